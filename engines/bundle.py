@@ -1,0 +1,209 @@
+"""The bundle: a trained model as a folder of graphs, one manifest and golden values.
+
+A bundle is data, never code. ``trainers`` writes one, ``engines`` compiles and runs it, ``runtime`` reads its
+manifest to know what windows to cut. Layout::
+
+    manifest.json      this module's :class:`Manifest`
+    encode_<m>.onnx    window  (B, *window_shape) float32      -> evidence (B, evidence_size) float32
+    fuse.onnx          evidence_<m> (B, evidence_size) for every modality, presence (B, M) float32 0/1
+                       -> logits (B, C), posterior (B, posterior_size), latent_<m> (B, latent_size)
+    decode_<m>.onnx    latent  (B, latent_size)                -> observation (B, *observation_shape)
+    observe_<m>.onnx   window  (B, *window_shape) float32      -> observation (B, *observation_shape)
+    golden.npz         inputs and outputs of every graph, for every missing pattern
+
+Graph inputs are float32 whatever the dtype on the wire, because TensorRT has no uint16 or int16 tensors; the
+session casts a raw window once, at the boundary. ``observe`` is the measured counterpart of ``decode``: it brings
+a raw window into the space that ``decode`` estimates (RGB 0..255, hole-filled millimetres, MFCC, microvolts),
+so a measured and an imputed stream can be compared and published in one shape and unit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+GOLDEN_NAME = "golden.npz"
+
+ModalityKind = Literal["rgb", "depth", "audio", "eeg"]
+WireDtype = Literal["uint8", "uint16", "int16", "float32"]
+
+
+class BundleError(Exception):
+    """A bundle that cannot be used; the message names the file, what was expected and what came."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModalitySpec(_Strict):
+    """What one modality's sensor delivers and what the model makes of it.
+
+    A sensor publishes *samples* of ``sample_shape``; a window is ``window`` consecutive samples. For images a
+    sample is one frame, ``window`` is 1 and the window drops its leading axis; for audio a sample is a scalar;
+    for EEG it is one value per channel. Time is always the first axis.
+    """
+
+    name: str = Field(min_length=1, description="unique in the rig, usually the kind itself")
+    kind: ModalityKind
+    sample_shape: tuple[int, ...] = Field(description="shape of one sample: (64, 64, 3), (64, 64), (), (8,)")
+    dtype: WireDtype = Field(description="dtype of raw samples on the wire")
+    unit: str = Field(description="unit of raw samples: intensity, mm, pcm16, uV")
+    rate_hz: float = Field(gt=0, description="samples per second")
+    window: int = Field(ge=1, description="samples in one window")
+    hop: int = Field(ge=1, description="samples between successive windows")
+    observation_shape: tuple[int, ...] = Field(description="shape of what decode and observe return")
+    observation_unit: str
+    evidence_size: int = Field(ge=1)
+    latent_size: int = Field(ge=1)
+
+    @property
+    def window_shape(self) -> tuple[int, ...]:
+        """Shape of one raw window, without the batch axis."""
+        return self.sample_shape if self.kind in ("rgb", "depth") else (self.window, *self.sample_shape)
+
+
+class Calibration(_Strict):
+    """Temperatures that make ``softmax(logits / temperature)`` an honest probability, one per missing pattern."""
+
+    temperature: dict[str, float] = Field(description="pattern key (see pattern_key) -> temperature > 0")
+
+
+class Manifest(_Strict):
+    """Everything a consumer must know of a bundle; validated on load, unknown keys refused."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    system: str = Field(description="svae, associators, ...")
+    rig: str
+    data: Literal["recorded", "synthetic"]
+    classes: tuple[str, ...] = Field(min_length=2)
+    modalities: tuple[ModalitySpec, ...] = Field(min_length=1)
+    latents: Literal["shared", "associated"]
+    posterior_size: int = Field(ge=1)
+    calibration: Calibration
+    health_thresholds: dict[str, dict[str, float]] = Field(
+        description="modality -> check -> threshold, measured on the training split by runtime.core.quality"
+    )
+    files: dict[str, str] = Field(description="file name -> sha256 of its bytes")
+    producer: dict[str, str] = Field(description="versions of what made the bundle")
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Manifest:
+        names = self.modality_names
+        if len(set(names)) != len(names):
+            raise ValueError(f"modality names must be unique, got {list(names)}")
+        wanted = {pattern_key(names, p) for p in presence_patterns(len(names))}
+        missing = sorted(wanted - self.calibration.temperature.keys())
+        if missing:
+            raise ValueError(f"calibration.temperature lacks patterns {missing}")
+        bad = {k: t for k, t in self.calibration.temperature.items() if not t > 0}
+        if bad:
+            raise ValueError(f"calibration.temperature must be > 0, got {bad}")
+        return self
+
+    @property
+    def modality_names(self) -> tuple[str, ...]:
+        """Names of the modalities, in the order of the presence mask."""
+        return tuple(m.name for m in self.modalities)
+
+    def modality(self, name: str) -> ModalitySpec:
+        """The spec of one modality; raises KeyError that lists the known names."""
+        for spec in self.modalities:
+            if spec.name == name:
+                return spec
+        raise KeyError(f"modality {name!r} is not in this bundle; it has {list(self.modality_names)}")
+
+    @property
+    def hash(self) -> str:
+        """First 16 hex digits of the sha256 of the canonical manifest; file hashes are inside it."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def presence_patterns(modalities: int, *, empty: bool = False) -> Iterator[tuple[int, ...]]:
+    """All 2^M - 1 presence masks as 0/1 tuples, complete first; ``empty`` adds the all-absent one at the end."""
+    for pattern in product((1, 0), repeat=modalities):
+        if empty or any(pattern):
+            yield pattern
+
+
+def pattern_key(names: tuple[str, ...], presence: tuple[int, ...] | npt.NDArray[np.generic]) -> str:
+    """The name of a presence pattern: present modalities joined by ``+`` in order, or ``none``."""
+    return "+".join(n for n, p in zip(names, presence, strict=True) if p) or "none"
+
+
+def graph_names(manifest: Manifest) -> tuple[str, ...]:
+    """File stems of the graphs a bundle must hold: encode_*, fuse, decode_*, observe_*."""
+    names = manifest.modality_names
+    return (
+        *(f"encode_{n}" for n in names),
+        "fuse",
+        *(f"decode_{n}" for n in names),
+        *(f"observe_{n}" for n in names),
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, as hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` atomically into ``folder``."""
+    partial = folder / (MANIFEST_NAME + ".partial")
+    partial.write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+    partial.replace(folder / MANIFEST_NAME)
+
+
+def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
+    """Read and check the manifest of a bundle.
+
+    Args:
+        folder: the bundle.
+        verify: also compare every file's sha256 with the manifest's.
+
+    Raises:
+        BundleError: no manifest, not valid, another schema version, a graph missing, or a hash that differs.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise BundleError(f"{folder}: not a bundle: no {MANIFEST_NAME}; make one with `afterimage train`")
+    try:
+        raw = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise BundleError(f"{path}: expected JSON, got something else: {e}") from e
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: schema version {version!r}, this build reads {SCHEMA_VERSION}; export the bundle again"
+        )
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(p) for p in first["loc"]) or "manifest"
+        raise BundleError(f"{path}: {where}: {first['msg']} (got {str(first['input'])[:80]!r})") from e
+    wanted = [*(f"{g}.onnx" for g in graph_names(manifest)), GOLDEN_NAME]
+    for name in wanted:
+        if name not in manifest.files:
+            raise BundleError(f"{path}: files lacks {name}")
+    for name, digest in manifest.files.items():
+        file = folder / name
+        if Path(name).name != name or not file.is_file():
+            raise BundleError(f"{folder}: {name} is named in the manifest but is not there")
+        if verify and (got := file_sha256(file)) != digest:
+            raise BundleError(f"{file}: sha256 {got[:16]}… differs from the manifest's {digest[:16]}…; copy it again")
+    return manifest

@@ -1,0 +1,137 @@
+"""The rig: a named set of sensors with their rates, and the node's policies, read from YAML.
+
+A rig says what the sensors *deliver*; the bundle's manifest says what the model *needs*. The node refuses to start
+when the two disagree (:func:`check_rig_feeds_bundle`), naming the field.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engines.bundle import Manifest, ModalityKind, WireDtype
+
+FillPolicy = Literal["impute", "hold", "zero"]
+
+
+class RigError(Exception):
+    """A rig that cannot be used; the message names the file, the field, what was expected and what came."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sensor(_Strict):
+    """One sensor stream as it is published."""
+
+    modality: str
+    kind: ModalityKind
+    sample_shape: tuple[int, ...]
+    dtype: WireDtype
+    unit: str
+    rate_hz: float = Field(gt=0, le=1_000_000)
+    chunk: int = Field(ge=1, description="samples in one message")
+
+    @property
+    def period_s(self) -> float:
+        """Seconds between messages at the nominal rate: chunk / rate_hz."""
+        return self.chunk / self.rate_hz
+
+
+class Tick(_Strict):
+    """When a fused decision is published."""
+
+    policy: Literal["rate"] = "rate"
+    rate_hz: float = Field(default=20.0, gt=0, le=1000)
+
+
+class Health(_Strict):
+    """How silence and return are judged; content checks take their thresholds from the bundle."""
+
+    silence_periods: float = Field(default=3.0, ge=1, description="periods without a frame before `missing`")
+    silence_floor_s: float = Field(default=0.1, gt=0, description="never `missing` sooner than this")
+    first_frame_grace_s: float = Field(default=2.0, ge=0, description="a sensor may take this long to begin")
+    frozen_frames: int = Field(default=5, ge=2, description="identical messages in a row before `frozen`")
+    recover_frames: int = Field(default=3, ge=1, description="good messages in a row before `live` again")
+    future_tolerance_s: float = Field(default=0.05, ge=0, description="a capture time further ahead is refused")
+
+
+class Rig(_Strict):
+    """A rig file: `version: 1`, sensors in the order of the presence mask, tick and health policies."""
+
+    version: Literal[1]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    sensors: tuple[Sensor, ...] = Field(min_length=1)
+    tick: Tick = Tick()
+    health: Health = Health()
+    fill: FillPolicy = "impute"
+
+    @model_validator(mode="after")
+    def _unique(self) -> Rig:
+        names = self.modality_names
+        if len(set(names)) != len(names):
+            raise ValueError(f"sensors must have distinct modality names, got {list(names)}")
+        return self
+
+    @property
+    def modality_names(self) -> tuple[str, ...]:
+        """Modality names in the order of the presence mask."""
+        return tuple(s.modality for s in self.sensors)
+
+    def sensor(self, modality: str) -> Sensor:
+        """The sensor of one modality; raises RigError that lists the known names."""
+        for s in self.sensors:
+            if s.modality == modality:
+                return s
+        raise RigError(f"modality {modality!r} is not in rig {self.name!r}; it has {list(self.modality_names)}")
+
+
+def load_rig(name_or_path: str | Path) -> Rig:
+    """Read a rig by the name of a shipped one (``commands-4``) or by the path of a YAML file.
+
+    Raises:
+        RigError: no such file, not YAML, an unknown key, or a value of the wrong kind; every fault is listed.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = Path(str(resources.files("configs"))) / "rigs" / f"{name_or_path}.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError as e:
+        shipped = sorted(p.stem for p in (Path(str(resources.files("configs"))) / "rigs").glob("*.yaml"))
+        raise RigError(f"no rig {str(name_or_path)!r}; shipped rigs: {shipped}, or give the path of a YAML file") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise RigError(f"{path}: not YAML: {e}") from e
+    try:
+        return Rig.model_validate(raw)
+    except ValidationError as e:
+        faults = "; ".join(
+            f"{'.'.join(str(p) for p in f['loc']) or 'file'}: {f['msg']} (got {str(f['input'])[:60]!r})" for f in e.errors()
+        )
+        raise RigError(f"{path}: {faults}") from e
+
+
+def check_rig_feeds_bundle(rig: Rig, manifest: Manifest) -> None:
+    """Refuse a rig whose sensors cannot feed a bundle.
+
+    Raises:
+        RigError: names the first modality and field that differ, with both values.
+    """
+    if rig.modality_names != manifest.modality_names:
+        raise RigError(
+            f"rig {rig.name!r} has sensors {list(rig.modality_names)}, "
+            f"bundle {manifest.name!r} needs {list(manifest.modality_names)} in that order"
+        )
+    for sensor, spec in zip(rig.sensors, manifest.modalities, strict=True):
+        for field in ("kind", "sample_shape", "dtype", "unit", "rate_hz"):
+            have, need = getattr(sensor, field), getattr(spec, field)
+            if have != need:
+                raise RigError(
+                    f"sensor {sensor.modality!r}: {field} is {have!r} in rig {rig.name!r}, "
+                    f"bundle {manifest.name!r} needs {need!r}"
+                )
