@@ -1,0 +1,149 @@
+"""Windows: what a model sees of a moment, cut from any source so that all modalities end at the same time.
+
+As in the runtime, a window is the newest stretch of samples at some time t, the same t for every modality of one
+example: RGB and depth show the same instant, a 3 s EEG window covers the 3 s up to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.sensors.moments import MomentSource, Split
+
+Windows = dict[str, npt.NDArray[Any]]
+"""Modality -> (B, *window_shape) raw windows in the dtype of the wire."""
+
+
+@dataclass(frozen=True)
+class WindowSet:
+    """Windows of one split of a source.
+
+    Attributes:
+        source: where samples come from.
+        split: which moments.
+        lengths: modality -> window length in samples; its order is that of the presence mask. Image windows of
+            length 1 drop their time axis, as the bundle's ``window_shape`` has it.
+    """
+
+    source: MomentSource
+    split: Split
+    lengths: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that the source cannot give."""
+        known = self.source.rig.modality_names
+        for modality, length in self.lengths.items():
+            if modality not in known:
+                raise KeyError(f"windows name modality {modality!r}; the source has {list(known)}")
+            longest = round((self.source.duration_s - self.source.settle_s[modality]) * self._rate(modality))
+            if not 1 <= length <= longest:
+                raise ValueError(f"{modality} window of {length} samples: valid are 1 .. {longest}")
+            if self.source.rig.sensor(modality).kind in ("rgb", "depth") and length != 1:
+                raise ValueError(f"{modality} window of {length} frames: image windows are one frame")
+
+    def __len__(self) -> int:
+        """Number of moments."""
+        return len(self.labels)
+
+    def _rate(self, modality: str) -> float:
+        return self.source.rig.sensor(modality).rate_hz
+
+    @property
+    def modality_names(self) -> tuple[str, ...]:
+        """Modalities in the order of the presence mask."""
+        return tuple(self.lengths)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,) int64 class of every moment."""
+        return self.source.moments(self.split).labels
+
+    @property
+    def end_range_s(self) -> tuple[float, float]:
+        """Times at which a complete, settled window of every modality can end, in seconds since the moment began."""
+        earliest = max(self.source.settle_s[m] + n / self._rate(m) for m, n in self.lengths.items())
+        return earliest, self.source.duration_s
+
+    def cut(self, moments: npt.NDArray[np.int64], ends_s: npt.NDArray[np.float64]) -> Windows:
+        """The newest windows of some moments at some times.
+
+        Args:
+            moments: (B,) which moments.
+            ends_s: (B,) seconds since the moment began, within :attr:`end_range_s`.
+
+        Returns:
+            Modality -> (B, *window_shape) in the raw dtype.
+        """
+        return {
+            modality: np.stack(
+                [self._read(modality, int(m), float(t)) for m, t in zip(moments, ends_s, strict=True)]
+            )
+            for modality in self.lengths
+        }
+
+    def _read(self, modality: str, moment: int, end_s: float) -> npt.NDArray[Any]:
+        sensor = self.source.rig.sensor(modality)
+        length = self.lengths[modality]
+        # The last sample that is complete at end_s: sample g covers the interval (g / rate, (g + 1) / rate].
+        last = int(end_s * sensor.rate_hz + 1e-6)
+        samples = self.source.read(self.split, moment, modality, max(0, last - length), length)
+        return samples[0] if sensor.kind in ("rgb", "depth") else samples
+
+
+@dataclass(frozen=True)
+class EvaluationChunk:
+    """Some examples of an evaluation.
+
+    Attributes:
+        moments: (B,) int64 moments of the split.
+        ends_s: (B,) float64, where their windows end.
+        labels: (B,) int64.
+        windows: modality -> (B, *window_shape), raw dtype.
+    """
+
+    moments: npt.NDArray[np.int64]
+    ends_s: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    windows: Windows
+
+
+def evaluation_windows(
+    source: MomentSource,
+    split: Split,
+    lengths: Mapping[str, int],
+    *,
+    views: int = 1,
+    limit: int | None = None,
+    seed: int = 0,
+    chunk: int = 64,
+) -> Iterator[EvaluationChunk]:
+    """Fixed windows of every moment of a split, chunk by chunk, for evaluation and calibration.
+
+    Args:
+        source: where samples come from.
+        split: which moments.
+        lengths: modality -> window length in samples.
+        views: windows per moment; their ends are drawn once, uniformly, one in each of ``views`` equal stretches of
+            the allowed time.
+        limit: only the first so many moments (any prefix is class balanced); all by default.
+        seed: of the ends.
+        chunk: examples in a chunk; the last may be shorter.
+
+    Yields:
+        All moments in order, one view after the other.
+    """
+    windows = WindowSet(source, split, lengths)
+    count = len(windows) if limit is None else min(limit, len(windows))
+    earliest, latest = windows.end_range_s
+    drawn = np.random.default_rng([0x4556414C, seed]).random((views, len(windows)))[:, :count]
+    ends = earliest + (latest - earliest) * (np.arange(views)[:, None] + drawn) / views
+    moments = np.tile(np.arange(count, dtype=np.int64), views)
+    for begin in range(0, len(moments), chunk):
+        chosen = moments[begin : begin + chunk]
+        at = ends.reshape(-1)[begin : begin + chunk]
+        yield EvaluationChunk(chosen, at, windows.labels[chosen], windows.cut(chosen, at))
