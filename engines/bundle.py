@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -108,9 +110,9 @@ class Manifest(_Strict):
         missing = sorted(wanted - self.calibration.temperature.keys())
         if missing:
             raise ValueError(f"calibration.temperature lacks patterns {missing}")
-        bad = {k: t for k, t in self.calibration.temperature.items() if not t > 0}
+        bad = {k: t for k, t in self.calibration.temperature.items() if not (t > 0 and math.isfinite(t))}
         if bad:
-            raise ValueError(f"calibration.temperature must be > 0, got {bad}")
+            raise ValueError(f"calibration.temperature must be finite and > 0, got {bad}")
         return self
 
     @property
@@ -155,6 +157,43 @@ def graph_names(manifest: Manifest) -> tuple[str, ...]:
     )
 
 
+@dataclass(frozen=True)
+class GraphSignature:
+    """What one graph takes and gives: tensor name -> shape without the batch axis; every tensor is float32."""
+
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: Mapping[str, tuple[int, ...]]
+
+
+def graph_signature(manifest: Manifest, graph: str) -> GraphSignature:
+    """The inputs and outputs that the manifest promises for one graph of the bundle.
+
+    Args:
+        manifest: the bundle's manifest.
+        graph: a file stem of :func:`graph_names`.
+
+    Raises:
+        KeyError: the bundle has no such graph.
+    """
+    specs = manifest.modalities
+    if graph == "fuse":
+        evidence = {f"evidence_{m.name}": (m.evidence_size,) for m in specs}
+        latents = {f"latent_{m.name}": (m.latent_size,) for m in specs}
+        return GraphSignature(
+            inputs={**evidence, "presence": (len(specs),)},
+            outputs={"logits": (len(manifest.classes),), "posterior": (manifest.posterior_size,), **latents},
+        )
+    role, _, name = graph.partition("_")
+    spec = manifest.modality(name)
+    if role == "encode":
+        return GraphSignature({"window": spec.window_shape}, {"evidence": (spec.evidence_size,)})
+    if role == "decode":
+        return GraphSignature({"latent": (spec.latent_size,)}, {"observation": spec.observation_shape})
+    if role == "observe":
+        return GraphSignature({"window": spec.window_shape}, {"observation": spec.observation_shape})
+    raise KeyError(f"graph {graph!r} is not one of {list(graph_names(manifest))}")
+
+
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, as hex."""
     with path.open("rb") as f:
@@ -168,8 +207,34 @@ def save_manifest(folder: Path, manifest: Manifest) -> None:
     partial.replace(folder / MANIFEST_NAME)
 
 
+def read_manifest(folder: Path) -> Manifest:
+    """Read and validate ``manifest.json`` of a bundle or an engine folder, without looking at the other files.
+
+    Raises:
+        BundleError: no manifest, not JSON, another schema version, or a field that is not valid.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise BundleError(f"{folder}: not a bundle: no {MANIFEST_NAME}; make one with `afterimage train`")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise BundleError(f"{path}: expected JSON, got something else: {e}") from e
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: schema version {version!r}, this build reads {SCHEMA_VERSION}; export the bundle again"
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(p) for p in first["loc"]) or "manifest"
+        raise BundleError(f"{path}: {where}: {first['msg']} (got {str(first['input'])[:80]!r})") from e
+
+
 def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
-    """Read and check the manifest of a bundle.
+    """Read and check the manifest of a bundle, and that its files are there.
 
     Args:
         folder: the bundle.
@@ -178,32 +243,25 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     Raises:
         BundleError: no manifest, not valid, another schema version, a graph missing, or a hash that differs.
     """
-    path = folder / MANIFEST_NAME
-    if not path.is_file():
-        raise BundleError(f"{folder}: not a bundle: no {MANIFEST_NAME}; make one with `afterimage train`")
-    try:
-        raw = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise BundleError(f"{path}: expected JSON, got something else: {e}") from e
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
-        raise BundleError(
-            f"{path}: schema version {version!r}, this build reads {SCHEMA_VERSION}; export the bundle again"
-        )
-    try:
-        manifest = Manifest.model_validate(raw)
-    except ValidationError as e:
-        first = e.errors()[0]
-        where = ".".join(str(p) for p in first["loc"]) or "manifest"
-        raise BundleError(f"{path}: {where}: {first['msg']} (got {str(first['input'])[:80]!r})") from e
-    wanted = [*(f"{g}.onnx" for g in graph_names(manifest)), GOLDEN_NAME]
-    for name in wanted:
+    manifest = read_manifest(folder)
+    for name in (*(f"{g}.onnx" for g in graph_names(manifest)), GOLDEN_NAME):
         if name not in manifest.files:
-            raise BundleError(f"{path}: files lacks {name}")
-    for name, digest in manifest.files.items():
+            raise BundleError(f"{folder / MANIFEST_NAME}: files lacks {name}; export the bundle again")
+    check_files(folder, manifest.files, verify=verify)
+    return manifest
+
+
+def check_files(folder: Path, files: Mapping[str, str], *, verify: bool = True) -> None:
+    """Check that files named in a manifest are in the folder and, with ``verify``, that their sha256 agree.
+
+    Raises:
+        BundleError: names the first file that is missing, lies outside the folder, or differs.
+    """
+    for name, digest in files.items():
         file = folder / name
         if Path(name).name != name or not file.is_file():
-            raise BundleError(f"{folder}: {name} is named in the manifest but is not there")
+            raise BundleError(f"{folder}: {name} is named in the manifest but is not there; copy the folder again")
         if verify and (got := file_sha256(file)) != digest:
-            raise BundleError(f"{file}: sha256 {got[:16]}… differs from the manifest's {digest[:16]}…; copy it again")
-    return manifest
+            raise BundleError(
+                f"{file}: sha256 {got[:16]}… differs from the manifest's {digest[:16]}…; copy the folder again"
+            )

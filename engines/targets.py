@@ -1,0 +1,113 @@
+"""Targets: what a bundle is compiled for, read from YAML (``configs/targets`` holds the shipped ones)."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engines.errors import EngineError
+
+EngineBackend = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+Precision = Literal["fp32", "fp16"]
+
+_CAPABILITY = re.compile(r"SM\d{2,3}")
+
+
+class TargetError(EngineError):
+    """A target that cannot be used; the message names the file, the field, what was expected and what came."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BatchProfile(_Strict):
+    """The batch sizes an engine must take; the runtime uses 1, evaluation uses more."""
+
+    minimum: int = Field(default=1, ge=1)
+    optimum: int = Field(default=1, ge=1, description="the size the engine is tuned for")
+    maximum: int = Field(default=8, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> BatchProfile:
+        if not self.minimum <= self.optimum <= self.maximum:
+            raise ValueError(
+                f"expected minimum <= optimum <= maximum, got {self.minimum}, {self.optimum}, {self.maximum}"
+            )
+        return self
+
+
+class Target(_Strict):
+    """One target file."""
+
+    version: Literal[1]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    backend: EngineBackend
+    precision: Precision = Field(
+        default="fp32",
+        description="fp16: convolutions and matrix products in half precision, everything else in float32",
+    )
+    batch: BatchProfile | None = Field(
+        default=None, description="None: any batch size (ONNX Runtime); TensorRT needs a profile"
+    )
+    compute_capabilities: tuple[str, ...] = Field(
+        default=(), description="tensorrt-rtx: SM86, SM89, ...; empty means every GPU that the library supports"
+    )
+
+    @model_validator(mode="after")
+    def _fits_backend(self) -> Target:
+        if self.backend == "onnxruntime":
+            if self.batch is not None:
+                raise ValueError("batch: onnxruntime takes any batch size; leave it out")
+            if self.precision != "fp32":
+                raise ValueError(f"precision: onnxruntime on the CPU runs fp32, got {self.precision}")
+        elif self.batch is None:
+            raise ValueError(f"batch: {self.backend} needs a profile, {{minimum, optimum, maximum}}")
+        if self.compute_capabilities and self.backend != "tensorrt-rtx":
+            raise ValueError(f"compute_capabilities: only tensorrt-rtx takes them, the backend is {self.backend}")
+        bad = [c for c in self.compute_capabilities if not _CAPABILITY.fullmatch(c)]
+        if bad:
+            raise ValueError(f"compute_capabilities: expected names like SM89, got {bad}")
+        return self
+
+
+def shipped_targets() -> tuple[str, ...]:
+    """Names of the targets that come with the package."""
+    return tuple(sorted(p.stem for p in _folder().glob("*.yaml")))
+
+
+def load_target(name_or_path: str | Path) -> Target:
+    """Read a target by the name of a shipped one (``cpu``) or by the path of a YAML file.
+
+    Raises:
+        TargetError: no such file, not YAML, an unknown key, or a value of the wrong kind; every fault is listed.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _folder() / f"{name_or_path}.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise TargetError(
+            f"no target {str(name_or_path)!r}; shipped targets: {list(shipped_targets())}, "
+            "or give the path of a YAML file"
+        ) from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise TargetError(f"{path}: not YAML: {e}") from e
+    try:
+        return Target.model_validate(raw)
+    except ValidationError as e:
+        faults = "; ".join(
+            f"{'.'.join(str(p) for p in f['loc']) or 'file'}: {f['msg']} (got {str(f['input'])[:60]!r})"
+            for f in e.errors()
+        )
+        raise TargetError(f"{path}: {faults}") from e
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("configs"))) / "targets"
