@@ -1,0 +1,60 @@
+"""The wire protocol: what sensors, the node and clients say to each other, byte for byte.
+
+Every message has three parts: ``[topic][header][payload]``. The topic is ASCII, the header one msgpack map, the payload
+raw little-endian array bytes (empty where a message carries none). Nothing here opens a socket: encoders return
+the parts to send, decoders take the parts that came. ``docs/protocol.md`` says the same for other languages.
+
+Frames come in (:class:`Frame`, :func:`encode_frame`, :func:`decode_frame`); decisions, health events and
+observations go out (:class:`Decision`, :class:`HealthEvent`, :class:`Observation`, :func:`encode_output`,
+:func:`decode_output`).
+"""
+
+from runtime.wire.checks import PROTOCOL_VERSION, Limits, Reason, WireError
+from runtime.wire.frames import Clock, Frame, decode_frame, encode_frame
+from runtime.wire.outputs import (
+    Alternative,
+    Decision,
+    HealthEvent,
+    ModalityReport,
+    Observation,
+    Output,
+    decode_output,
+    encode_output,
+)
+from runtime.wire.topics import (
+    BEST_PREFIX,
+    FRAME_PREFIX,
+    FUSED,
+    HEALTH,
+    IMPUTED_PREFIX,
+    best_topic,
+    frame_topic,
+    imputed_topic,
+)
+
+__all__ = [
+    "BEST_PREFIX",
+    "FRAME_PREFIX",
+    "FUSED",
+    "HEALTH",
+    "IMPUTED_PREFIX",
+    "PROTOCOL_VERSION",
+    "Alternative",
+    "Clock",
+    "Decision",
+    "Frame",
+    "HealthEvent",
+    "Limits",
+    "ModalityReport",
+    "Observation",
+    "Output",
+    "Reason",
+    "WireError",
+    "best_topic",
+    "decode_frame",
+    "decode_output",
+    "encode_frame",
+    "encode_output",
+    "frame_topic",
+    "imputed_topic",
+]

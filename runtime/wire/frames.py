@@ -1,0 +1,199 @@
+"""Frames: what a sensor publishes, one message per chunk of samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from runtime.wire.checks import (
+    PROTOCOL_VERSION,
+    BytesLike,
+    Limits,
+    Reason,
+    WireError,
+    shorten,
+    take_int,
+    take_list,
+    take_map,
+    take_str,
+    take_version,
+    three_parts,
+    unpack_map,
+)
+from runtime.wire.topics import FRAME_PREFIX, frame_topic
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "uint8": np.dtype("u1"),
+    "uint16": np.dtype("<u2"),
+    "int16": np.dtype("<i2"),
+    "float32": np.dtype("<f4"),
+}
+"""dtypes on the wire, little-endian."""
+
+_ENCODING = "raw"
+_DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The clock a capture time was read from.
+
+    Attributes:
+        id: name of the clock; ``monotonic`` is the node machine's CLOCK_MONOTONIC, which all its processes share.
+        offset_ns: that clock minus the node's clock; node time = capture_ns - offset_ns.
+        uncertainty_ns: half-width of what is known of the offset; 0 on the node's own machine.
+    """
+
+    id: str = "monotonic"
+    offset_ns: int = 0
+    uncertainty_ns: int = 0
+
+
+SAME_MACHINE = Clock()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message of a sensor.
+
+    Attributes:
+        rig: name of the rig.
+        modality: name of the modality in the rig.
+        sequence: counts this sensor's messages up by one; a lost message leaves a gap.
+        capture_ns: when the *newest* sample was captured, on ``clock``.
+        clock: which clock that is.
+        unit: unit of the samples.
+        samples: (n, *sample_shape), time first; a read-only view of the payload.
+    """
+
+    rig: str
+    modality: str
+    sequence: int
+    capture_ns: int
+    clock: Clock
+    unit: str
+    samples: npt.NDArray[Any]
+
+
+def encode_frame(
+    rig: str,
+    modality: str,
+    sequence: int,
+    samples: npt.NDArray[Any],
+    *,
+    capture_ns: int,
+    unit: str,
+    clock: Clock = SAME_MACHINE,
+) -> list[BytesLike]:
+    """The three parts of a frame message.
+
+    Args:
+        rig: name of the rig.
+        modality: name of the modality in the rig.
+        sequence: this message's number, from 0, one more than the last.
+        samples: (n, *sample_shape) of uint8, uint16, int16 or float32, time first: one image is (1, H, W, 3).
+        capture_ns: capture time of the newest sample, on ``clock``.
+        unit: unit of the samples, as in the rig.
+        clock: the clock of ``capture_ns``.
+
+    Returns:
+        Topic, header and payload; the payload is a view of ``samples`` when that is C-contiguous, so send it (or
+        copy it) before the array changes.
+
+    Raises:
+        WireError: a dtype that the wire does not carry, or samples without a time axis.
+    """
+    name = samples.dtype.name
+    dtype = DTYPES.get(name)
+    if dtype is None:
+        raise WireError(Reason.WRONG_DTYPE, f"one of {list(DTYPES)}", name)
+    if samples.ndim == 0 or samples.size == 0:
+        raise WireError(Reason.WRONG_SHAPE, "(n, *sample_shape) with n >= 1", samples.shape)
+    contiguous = np.ascontiguousarray(samples, dtype=dtype)
+    header = {
+        "version": PROTOCOL_VERSION,
+        "rig": rig,
+        "modality": modality,
+        "sequence": sequence,
+        "capture_ns": capture_ns,
+        "clock": {"id": clock.id, "offset_ns": clock.offset_ns, "uncertainty_ns": clock.uncertainty_ns},
+        "dtype": name,
+        "shape": contiguous.shape,
+        "unit": unit,
+        "encoding": _ENCODING,
+    }
+    return [frame_topic(rig, modality), msgpack.packb(header), contiguous.reshape(-1).view(np.uint8).data]
+
+
+def decode_frame(parts: Sequence[Any], limits: Limits = _DEFAULT_LIMITS) -> Frame:
+    """Read a frame message; the samples are a view of the payload, nothing is copied.
+
+    Only what the bytes alone decide is checked; whether the rig expects such a frame is the pipeline's business.
+    Unknown header keys are ignored, so that later versions may add some.
+
+    Args:
+        parts: topic, header, payload: bytes, memoryviews or ``zmq.Frame``.
+        limits: sizes above these are refused before anything is parsed.
+
+    Raises:
+        WireError: and nothing else, whatever the bytes.
+    """
+    topic, head, payload = three_parts(parts)
+    if payload.nbytes > limits.payload_bytes:
+        raise WireError(
+            Reason.OVERSIZED, f"a payload of at most {limits.payload_bytes} bytes", f"{payload.nbytes} bytes"
+        )
+    if topic.nbytes > 512 or topic[: len(FRAME_PREFIX)] != FRAME_PREFIX:
+        raise WireError(Reason.BAD_TOPIC, "frame/<rig>/<modality>", shorten(bytes(topic[:80])))
+    header = unpack_map(head, limits.header_bytes)
+    take_version(header)
+    rig, modality = take_str(header, "rig"), take_str(header, "modality")
+    if bytes(topic) != FRAME_PREFIX + f"{rig}/{modality}".encode("utf-8", "replace"):
+        raise WireError(Reason.BAD_TOPIC, f"frame/{rig}/{modality} as in the header", shorten(bytes(topic)))
+    if (encoding := header.get("encoding")) != _ENCODING:
+        raise WireError(Reason.WRONG_ENCODING, f"encoding {_ENCODING!r}", shorten(encoding))
+    return Frame(
+        rig=rig,
+        modality=modality,
+        sequence=take_int(header, "sequence"),
+        capture_ns=take_int(header, "capture_ns"),
+        clock=_take_clock(take_map(header, "clock"), limits),
+        unit=take_str(header, "unit", 64),
+        samples=_take_samples(header, payload, limits),
+    )
+
+
+def _take_clock(clock: dict[str, Any], limits: Limits) -> Clock:
+    name = take_str(clock, "id", 64)
+    offset = take_int(clock, "offset_ns", -(2**63))
+    uncertainty = take_int(clock, "uncertainty_ns", 0, limits.uncertainty_ns)
+    if offset == 0 and uncertainty == 0 and name == SAME_MACHINE.id:
+        return SAME_MACHINE
+    return Clock(name, offset, uncertainty)
+
+
+def _take_samples(header: dict[str, Any], payload: memoryview, limits: Limits) -> npt.NDArray[Any]:
+    name = take_str(header, "dtype", 32)
+    dtype = DTYPES.get(name)
+    if dtype is None:
+        raise WireError(Reason.WRONG_DTYPE, f"one of {list(DTYPES)}", name)
+    shape = take_list(header, "shape")
+    # Every axis at least 1: an empty frame says nothing, and 0 would hide any other axis from the length check.
+    if not 1 <= len(shape) <= limits.dimensions or any(type(n) is not int or n < 1 for n in shape):
+        raise WireError(
+            Reason.WRONG_SHAPE,
+            f"1 to {limits.dimensions} axes, each an integer of at least 1",
+            shorten(shape),
+        )
+    expected = math.prod(shape) * dtype.itemsize
+    if payload.nbytes != expected:
+        raise WireError(
+            Reason.PAYLOAD_LENGTH, f"{expected} bytes for {name} {shorten(shape)}", f"{payload.nbytes} bytes"
+        )
+    return np.frombuffer(payload, dtype).reshape(shape)
