@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from typing import Any
@@ -47,7 +48,7 @@ def test_a_plan_never_plays_one_class_twice_in_a_row_and_balances_classes() -> N
         plan = MomentPlan(np.repeat([0, 1, 2, 3], 5), 5.0, seed=seed, split="test")
         spans = [plan.at(i) for i in range(100)]
         labels = [s.label for s in spans]
-        assert all(a != b for a, b in zip(labels, labels[1:], strict=False))
+        assert all(a != b for a, b in itertools.pairwise(labels))
         assert np.bincount(labels).tolist() == [25] * 4
         assert sorted(s.moment for s in spans[:20]) == list(range(20)), "a round visits every moment once"
 
