@@ -1,0 +1,68 @@
+"""The ``afterimage`` command: one file per subcommand, each importing what it needs only when it runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from afterimage import __version__
+from afterimage.cli import compile as compile_command
+from afterimage.cli import demo, doctor, evaluate, run, sense, train, watch
+
+app = typer.Typer(
+    help="A streaming multimodal sensor runtime: fills a dead sensor from a learned model, and says that it did.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Options before the subcommand."""
+
+
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compile")(compile_command.compile_bundle)
+app.command("sense")(sense.sense)
+app.command("run")(run.run)
+app.command("watch")(watch.watch)
+app.command("doctor")(doctor.doctor)
+
+
+def known_errors() -> tuple[type[BaseException], ...]:
+    """Errors whose message already says what is wrong and what to do: shown as one line, exit code 2."""
+    from engines.bundle import BundleError
+    from engines.errors import EngineError
+    from runtime.rig import RigError
+    from runtime.sensors.faults import FaultError
+    from runtime.sensors.packs import PackError
+    from runtime.transport.endpoints import EndpointError
+
+    return (BundleError, EngineError, RigError, PackError, FaultError, EndpointError)
+
+
+def main() -> None:
+    """Run the command; a known error becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except known_errors() as e:
+        Console(stderr=True).print(f"[bold red]afterimage:[/] {e}", highlight=False, soft_wrap=True)
+        sys.exit(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _runs(values: Sequence[str], time: npt.NDArray[Any]) -> list[tuple[float, fl
     step = float(np.median(np.diff(time))) if len(time) > 1 else 0.05
     cuts = [0, *(i for i in range(1, len(values)) if values[i] != values[i - 1]), len(values)]
     ends = [*time.tolist(), float(time[-1]) + step]
-    return [(ends[a], ends[b] - ends[a], values[a]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [(ends[a], ends[b] - ends[a], values[a]) for a, b in pairwise(cuts)]
 
 
 def _draw_decisions(
@@ -189,7 +190,7 @@ def _draw_examples(figure: Any, examples: Sequence[ImputedExample], rates_hz: Ma
 
 
 def _draw_spectra(axis: Any, example: ImputedExample, rate_hz: float) -> None:
-    """EEG: mean amplitude over channels against frequency; the imputed phase is arbitrary, so waveforms would mislead."""
+    """Mean EEG amplitude over channels; the imputed phase is arbitrary, so waveforms would mislead."""
     for wave, caption, colour in (
         (example.measured, "would have measured", "black"),
         (example.imputed, "imputed", STATE_COLOURS["corrupt"]),

@@ -1,0 +1,67 @@
+"""Options that several subcommands share, and the one-line error for an extra that is not installed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Literal
+
+import typer
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder with the recorded packs. Default: $AFTERIMAGE_DATA, then ../shared/data, else the synthetic rig.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+SyntheticOption = Annotated[
+    bool, typer.Option("--synthetic", help="Use the synthetic rig even if packs are found.")
+]
+RigOption = Annotated[str, typer.Option("--rig", help="Name of a shipped rig, or the path of a rig file.")]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", help="Write the result as JSON to this file; - for stdout.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+
+_EXTRAS = {
+    "torch": "train",
+    "torchaudio": "train",
+    "safetensors": "train",
+    "onnx": "train",
+    "matplotlib": "plot",
+}
+
+
+def data_name(data: Path | None, synthetic: bool) -> Literal["recorded", "synthetic", "auto"]:
+    """Which source the options ask for; naming a folder and ``--synthetic`` together is a mistake."""
+    if synthetic and data is not None:
+        raise typer.BadParameter("give --data DIR or --synthetic, not both")
+    return "synthetic" if synthetic else "recorded" if data is not None else "auto"
+
+
+def import_optional(module: str) -> ModuleType:
+    """Import a module that may need an extra; a missing one ends the command with the line that installs it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as e:
+        missing = (e.name or "").split(".")[0]
+        extra = _EXTRAS.get(missing)
+        if extra is None:
+            raise
+        typer.echo(
+            f"afterimage: {missing} is not installed; run: pip install 'afterimage[{extra}]'", err=True
+        )
+        raise typer.Exit(2) from e
+
+
+def write_json(path: Path, text: str) -> None:
+    """Write JSON text to a file, or to stdout where the path is ``-``."""
+    if str(path) == "-":
+        typer.echo(text)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")

@@ -1,0 +1,42 @@
+"""``afterimage train``: train a system and export its bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from afterimage.cli.arguments import DataOption, SeedOption, SyntheticOption, data_name, import_optional
+
+
+def train(
+    system: Annotated[str, typer.Argument(help="svae, associators, or the path of a model file.")] = "svae",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run. Default: runs/SYSTEM.")
+    ] = None,
+    data: DataOption = None,
+    synthetic: SyntheticOption = False,
+    seed: SeedOption = 0,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this long, then export what there is.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in the run.")
+    ] = False,
+) -> None:
+    """Train a system on the recorded packs or the synthetic rig, calibrate it, and export a bundle.
+
+    Examples:
+
+      afterimage train svae --out runs/svae
+
+      afterimage train associators --synthetic --minutes 3
+    """
+    from runtime.sensors.sources import open_source
+
+    training = import_optional("trainers.training")
+    source = open_source(data_name(data, synthetic), data)
+    out = out or Path("runs") / Path(system).stem
+    bundle = training.train(system, source, out, seed=seed, minutes=minutes, resume=resume)
+    typer.echo(f"bundle: {bundle}")
