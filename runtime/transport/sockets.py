@@ -136,7 +136,7 @@ class FrameSender(_Closing):
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self.socket.connect(endpoint)
 
-    def send(self, parts: Sequence[bytes | memoryview]) -> None:
+    def send(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         """Send one message without ever waiting: if no node listens or keeps up, it is dropped."""
         self.socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
 
@@ -178,7 +178,7 @@ class DecisionSender(_Closing):
         """Whether somebody reads a topic; subscriptions are prefixes, as everywhere in ZeroMQ."""
         return any(topic.startswith(prefix) for prefix in self._subscriptions)
 
-    def send(self, parts: Sequence[bytes | memoryview]) -> None:
+    def send(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         """Publish one message without ever waiting: a reader that does not keep up loses it."""
         self.socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
 
