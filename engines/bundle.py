@@ -260,7 +260,9 @@ def check_files(folder: Path, files: Mapping[str, str], *, verify: bool = True) 
     for name, digest in files.items():
         file = folder / name
         if Path(name).name != name or not file.is_file():
-            raise BundleError(f"{folder}: {name} is named in the manifest but is not there; copy the folder again")
+            raise BundleError(
+                f"{folder}: {name} is named in the manifest but is not there; copy the folder again"
+            )
         if verify and (got := file_sha256(file)) != digest:
             raise BundleError(
                 f"{file}: sha256 {got[:16]}… differs from the manifest's {digest[:16]}…; copy the folder again"

@@ -23,7 +23,15 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engines.bundle import GOLDEN_NAME, MANIFEST_NAME, BundleError, Manifest, check_files, graph_names, read_manifest
+from engines.bundle import (
+    GOLDEN_NAME,
+    MANIFEST_NAME,
+    BundleError,
+    Manifest,
+    check_files,
+    graph_names,
+    read_manifest,
+)
 from engines.errors import EngineError
 from engines.targets import BatchProfile, EngineBackend, Precision, Target
 
@@ -48,9 +56,8 @@ class ParityRecord(_Strict):
     status: Literal["passed", "built, not run"]
     reason: str = Field(default="", description="why the engine was not run where it was built")
     worst_relative_error: float | None = None
-    threshold: float | None = None
+    threshold: float
     comparisons: int = 0
-    patterns: int = 0
 
 
 class EngineManifest(_Strict):
@@ -63,8 +70,8 @@ class EngineManifest(_Strict):
     backend: EngineBackend
     precision: Precision
     batch: BatchProfile | None
-    compute_capabilities: tuple[str, ...] | Literal["portable", "this machine"] = Field(
-        description="GPUs it was built for; portable: every GPU (or CPU) that the library supports"
+    compute_capabilities: tuple[str, ...] = Field(
+        description="GPUs it was built for (SM89), or none for onnxruntime, which runs on any CPU of `machine`"
     )
     versions: dict[str, str] = Field(description="library -> version; must be the same where the engine runs")
     built_on: dict[str, str] = Field(description="operating system, machine and Python, for the record")
@@ -89,8 +96,9 @@ def backend_versions(backend: str) -> dict[str, str]:
 
 
 def build_machine() -> dict[str, str]:
-    """Operating system and Python of this machine, for the record."""
-    return {"system": platform.platform(terse=True), "python": platform.python_version()}
+    """Operating system, C library and Python of this machine, for the record."""
+    library = " ".join(platform.libc_ver()).strip()
+    return {"system": platform.system(), "libc": library, "python": platform.python_version()}
 
 
 def graph_suffix(backend: str) -> str:
@@ -112,7 +120,9 @@ def engine_key(bundle_hash: str, target: Target) -> str:
 
 def save_engine(folder: Path, engine: EngineManifest) -> None:
     """Write ``engine.json``; the last file of a compile, so a folder that has it is complete."""
-    (folder / ENGINE_NAME).write_text(json.dumps(engine.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+    (folder / ENGINE_NAME).write_text(
+        json.dumps(engine.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def load_engine(folder: Path, *, verify: bool = True) -> tuple[EngineManifest, Manifest]:
@@ -130,7 +140,9 @@ def load_engine(folder: Path, *, verify: bool = True) -> tuple[EngineManifest, M
             command that rebuilds it.
     """
     engine = _read_engine(folder)
-    again = f"rebuild it: `afterimage compile BUNDLE --target {engine.target.name}` with bundle {engine.bundle!r}"
+    again = (
+        f"rebuild it: `afterimage compile BUNDLE --target {engine.target.name}` with bundle {engine.bundle!r}"
+    )
     here = backend_versions(engine.backend)
     for library, built in engine.versions.items():
         found = here.get(library, "")
@@ -140,7 +152,9 @@ def load_engine(folder: Path, *, verify: bool = True) -> tuple[EngineManifest, M
         if found != built:
             raise EngineError(f"{folder}: built for {library} {built}, found {library} {found}; {again}")
     if engine.machine != platform.machine():
-        raise EngineError(f"{folder}: built for {engine.machine}, this machine is {platform.machine()}; {again}")
+        raise EngineError(
+            f"{folder}: built for {engine.machine}, this machine is {platform.machine()}; {again}"
+        )
     try:
         manifest = read_manifest(folder)
         suffix = graph_suffix(engine.backend)
@@ -162,7 +176,9 @@ def _read_engine(folder: Path) -> EngineManifest:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
-        raise EngineError(f"{folder}: not an engine: no {ENGINE_NAME}; make one with `afterimage compile`") from e
+        raise EngineError(
+            f"{folder}: not an engine: no {ENGINE_NAME}; make one with `afterimage compile`"
+        ) from e
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
         raise EngineError(f"{path}: expected JSON, got something else: {e}") from e
     version = raw.get("schema_version") if isinstance(raw, dict) else None

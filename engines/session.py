@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,9 @@ from engines.bundle import (
 )
 from engines.engine import ENGINE_NAME, load_engine
 from engines.errors import EngineError, InputError
+from engines.targets import BatchProfile
 
-BackendName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+_BACKENDS = ("auto", "onnxruntime", "tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Session:
         for pattern in presence_patterns(len(names), empty=True):
             temperature = manifest.calibration.temperature.get(pattern_key(names, pattern), 1.0)
             self._temperatures[int(np.dot(pattern, self._bits))] = temperature
+
+    @property
+    def maximum_batch(self) -> int | None:
+        """Largest batch that the engine was built for, or None if any will do."""
+        return self._runner.maximum_batch
 
     def encode(self, modality: str, windows: npt.NDArray[Any]) -> Array:
         """Evidence of a batch of raw windows.
@@ -138,7 +144,9 @@ class Session:
         mask = self._presence(presence)
         unknown = sorted(evidence.keys() - self._specs.keys())
         if unknown:
-            raise InputError(f"evidence for unknown modalities {unknown}; this bundle has {list(self._specs)}")
+            raise InputError(
+                f"evidence for unknown modalities {unknown}; this bundle has {list(self._specs)}"
+            )
         inputs: dict[str, Array] = {"presence": mask}
         for column, (name, spec) in enumerate(self._specs.items()):
             present = mask[:, column] > 0
@@ -212,11 +220,15 @@ class Session:
     ) -> Array:
         if value is None:
             if present.any():
-                raise InputError(f"evidence of {name!r}: the presence mask says present, but no evidence was given")
+                raise InputError(
+                    f"evidence of {name!r}: the presence mask says present, but no evidence was given"
+                )
             return np.zeros((len(present), size), np.float32)
         tensor = self._tensor(f"evidence of {name!r}", value, (size,))
         if len(tensor) != len(present):
-            raise InputError(f"evidence of {name!r}: {len(tensor)} rows, the presence mask has {len(present)}")
+            raise InputError(
+                f"evidence of {name!r}: {len(tensor)} rows, the presence mask has {len(present)}"
+            )
         if not present.all():
             # Zeros, not the caller's leftovers: 0 * NaN would carry a dead sensor's NaN into the decision.
             tensor = np.where(present[:, None], tensor, np.float32(0))
@@ -242,7 +254,9 @@ def softmax(logits: Array) -> Array:
     return result
 
 
-def open_session(path: Path | str, backend: str = "auto", *, threads: int = 1, verify: bool = True) -> Session:
+def open_session(
+    path: Path | str, backend: str = "auto", *, threads: int = 1, verify: bool = True
+) -> Session:
     """Open a bundle or a compiled engine folder.
 
     A bundle runs on ONNX Runtime as it is. An engine folder (made by ``afterimage compile``) runs on the backend it
@@ -260,9 +274,8 @@ def open_session(path: Path | str, backend: str = "auto", *, threads: int = 1, v
         EngineError: the engine is stale, foreign or broken, or the backend's library or device is not here.
     """
     folder = Path(path)
-    known = ("auto", "onnxruntime", "tensorrt", "tensorrt-rtx")
-    if backend not in known:
-        raise InputError(f"backend {backend!r} is not one of {list(known)}")
+    if backend not in _BACKENDS:
+        raise InputError(f"backend {backend!r} is not one of {list(_BACKENDS)}")
     if threads < 1:
         raise InputError(f"threads: expected at least 1, got {threads}")
     if (folder / ENGINE_NAME).is_file():
@@ -273,24 +286,42 @@ def open_session(path: Path | str, backend: str = "auto", *, threads: int = 1, v
             f"{folder} is a bundle, and {backend} needs a compiled engine: run `afterimage compile {folder} "
             f"--target {backend}` and open the folder it prints"
         )
-    return Session(manifest, _onnxruntime(folder, manifest, threads))
+    return load_session(folder, manifest, "onnxruntime", threads=threads)
+
+
+def load_session(
+    folder: Path,
+    manifest: Manifest,
+    backend: str,
+    *,
+    batch: BatchProfile | None = None,
+    threads: int = 1,
+) -> Session:
+    """Load the graphs of a folder whose files have been checked; :func:`open_session` does both.
+
+    Args:
+        folder: where ``<graph>.onnx`` or ``<graph>.engine`` are.
+        manifest: of the bundle.
+        backend: ``onnxruntime``, ``tensorrt`` or ``tensorrt-rtx``.
+        batch: the profile that TensorRT engines were built for.
+        threads: CPU threads for the operators of one graph.
+
+    Raises:
+        EngineError: a graph does not load, or the backend's library or device is not here.
+    """
+    signatures = {g: graph_signature(manifest, g) for g in graph_names(manifest)}
+    # Imported here: half a second that `import engines` and clients without a model should not pay.
+    if backend == "onnxruntime":
+        from engines.backends.onnxruntime import OnnxRuntimeRunner
+
+        return Session(manifest, OnnxRuntimeRunner(folder, signatures, threads=threads))
+    from engines.backends.tensorrt_runner import TensorRTRunner
+
+    return Session(manifest, TensorRTRunner(folder, signatures, backend, batch or BatchProfile()))
 
 
 def _open_engine(folder: Path, backend: str, threads: int, verify: bool) -> Session:
     engine, manifest = load_engine(folder, verify=verify)
     if backend not in ("auto", engine.backend):
         raise EngineError(f"{folder} was compiled for {engine.backend}, asked for {backend}")
-    if engine.backend == "onnxruntime":
-        return Session(manifest, _onnxruntime(folder, manifest, threads))
-    from engines.backends.tensorrt import TensorRTRunner
-
-    signatures = {g: graph_signature(manifest, g) for g in graph_names(manifest)}
-    return Session(manifest, TensorRTRunner(folder, signatures, engine.backend, engine.batch))
-
-
-def _onnxruntime(folder: Path, manifest: Manifest, threads: int) -> GraphRunner:
-    # Imported here: half a second that `import engines` and clients without a model should not pay.
-    from engines.backends.onnxruntime import OnnxRuntimeRunner
-
-    signatures = {g: graph_signature(manifest, g) for g in graph_names(manifest)}
-    return OnnxRuntimeRunner(folder, signatures, threads=threads)
+    return load_session(folder, manifest, engine.backend, batch=engine.batch, threads=threads)

@@ -27,18 +27,15 @@ class _Strict(BaseModel):
 
 
 class BatchProfile(_Strict):
-    """The batch sizes an engine must take; the runtime uses 1, evaluation uses more."""
+    """The batch sizes an engine takes, 1 to ``maximum``; the runtime uses 1, evaluation uses more."""
 
-    minimum: int = Field(default=1, ge=1)
     optimum: int = Field(default=1, ge=1, description="the size the engine is tuned for")
-    maximum: int = Field(default=8, ge=1)
+    maximum: int = Field(default=8, ge=1, description="the largest size it takes")
 
     @model_validator(mode="after")
     def _ordered(self) -> BatchProfile:
-        if not self.minimum <= self.optimum <= self.maximum:
-            raise ValueError(
-                f"expected minimum <= optimum <= maximum, got {self.minimum}, {self.optimum}, {self.maximum}"
-            )
+        if self.optimum > self.maximum:
+            raise ValueError(f"expected optimum <= maximum, got {self.optimum} and {self.maximum}")
         return self
 
 
@@ -56,7 +53,8 @@ class Target(_Strict):
         default=None, description="None: any batch size (ONNX Runtime); TensorRT needs a profile"
     )
     compute_capabilities: tuple[str, ...] = Field(
-        default=(), description="tensorrt-rtx: SM86, SM89, ...; empty means every GPU that the library supports"
+        default=(),
+        description="tensorrt-rtx: SM86, SM89, ...; empty means every GPU that the library supports",
     )
 
     @model_validator(mode="after")
@@ -67,9 +65,11 @@ class Target(_Strict):
             if self.precision != "fp32":
                 raise ValueError(f"precision: onnxruntime on the CPU runs fp32, got {self.precision}")
         elif self.batch is None:
-            raise ValueError(f"batch: {self.backend} needs a profile, {{minimum, optimum, maximum}}")
+            raise ValueError(f"batch: {self.backend} needs a profile, {{optimum, maximum}}")
         if self.compute_capabilities and self.backend != "tensorrt-rtx":
-            raise ValueError(f"compute_capabilities: only tensorrt-rtx takes them, the backend is {self.backend}")
+            raise ValueError(
+                f"compute_capabilities: only tensorrt-rtx takes them, the backend is {self.backend}"
+            )
         bad = [c for c in self.compute_capabilities if not _CAPABILITY.fullmatch(c)]
         if bad:
             raise ValueError(f"compute_capabilities: expected names like SM89, got {bad}")

@@ -1,0 +1,1 @@
+"""Backends: one file each, imported only when they are asked for."""

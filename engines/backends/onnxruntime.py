@@ -119,7 +119,9 @@ def optimise(source: Path, target: Path) -> None:
     try:
         ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
     except _FAILURES as e:
-        raise CompileError(f"graph {source.stem!r}: ONNX Runtime {version()} cannot compile it: {_first_line(e)}") from e
+        raise CompileError(
+            f"graph {source.stem!r}: ONNX Runtime {version()} cannot compile it: {_first_line(e)}"
+        ) from e
 
 
 def _load(path: Path, options: ort.SessionOptions) -> Any:
@@ -129,7 +131,9 @@ def _load(path: Path, options: ort.SessionOptions) -> Any:
         raise EngineError(f"{path}: ONNX Runtime {version()} cannot load it: {_first_line(e)}") from e
 
 
-def _check_tensors(graph: str, side: str, tensors: list[Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+def _check_tensors(
+    graph: str, side: str, tensors: list[Any], expected: Mapping[str, tuple[int, ...]]
+) -> None:
     found = {t.name: t for t in tensors}
     if found.keys() != expected.keys():
         raise EngineError(f"graph {graph!r}: expected {side}s {sorted(expected)}, got {sorted(found)}")

@@ -1,0 +1,238 @@
+"""Parity: does an engine compute what PyTorch computed? Every graph, every missing pattern, against ``golden.npz``."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.backends.interface import Array
+from engines.bundle import GOLDEN_NAME, BundleError, Manifest, pattern_key
+from engines.session import Session
+
+THRESHOLD = 1e-3
+# Below this a tensor counts as zero, and its error is judged absolutely: the empty pattern's posterior is N(0, I).
+_ZERO = 1e-6
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One tensor of one graph, for one missing pattern where that matters.
+
+    Attributes:
+        graph: ``encode_rgb``, ``fuse``, ...; ``end to end`` is raw windows to logits.
+        tensor: the graph's output.
+        pattern: the missing pattern, or empty.
+        error: max|engine - golden| / max|golden|; infinite if either is not finite.
+        decisions: rows whose decision differs by more than a tie; None if the tensor holds no decision.
+    """
+
+    graph: str
+    tensor: str
+    pattern: str
+    error: float
+    decisions: int | None = None
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """All comparisons of one session with one golden file."""
+
+    backend: str
+    bundle_hash: str
+    threshold: float
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def failures(self) -> tuple[Comparison, ...]:
+        """Comparisons above the threshold or with a differing decision, worst first."""
+        failed = [c for c in self.comparisons if not c.error <= self.threshold or c.decisions]
+        return tuple(sorted(failed, key=lambda c: -c.error))
+
+    @property
+    def passed(self) -> bool:
+        """Every tensor within the threshold, every decision equal."""
+        return not self.failures
+
+    @property
+    def worst(self) -> float:
+        """The largest relative error."""
+        return max(c.error for c in self.comparisons)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON types."""
+        return {
+            "backend": self.backend,
+            "bundle_hash": self.bundle_hash,
+            "threshold": self.threshold,
+            "passed": self.passed,
+            "worst_relative_error": self.worst,
+            "comparisons": [asdict(c) for c in self.comparisons],
+        }
+
+    def table(self) -> str:
+        """One line per graph: comparisons, worst error, differing decisions, verdict."""
+        lines = [f"{'graph':<16} {'compared':>8} {'worst error':>12} {'decisions':>10}"]
+        for graph in dict.fromkeys(c.graph for c in self.comparisons):
+            rows = [c for c in self.comparisons if c.graph == graph]
+            worst = max(c.error for c in rows)
+            counts = [c.decisions for c in rows if c.decisions is not None]
+            decisions = "" if not counts else "equal" if not sum(counts) else f"{sum(counts)} differ"
+            verdict = "" if all(c not in self.failures for c in rows) else "  FAILED"
+            lines.append(f"{graph:<16} {len(rows):>8} {worst:>12.2e} {decisions:>10}{verdict}")
+        verdict = "passed" if self.passed else f"FAILED in {len(self.failures)} comparisons"
+        lines.append(f"{self.backend}: parity {verdict}, threshold {self.threshold:.0e}")
+        return "\n".join(lines)
+
+
+def check_parity(session: Session, folder: Path, *, threshold: float = THRESHOLD) -> ParityReport:
+    """Hold every graph of a session against the golden values, for every missing pattern.
+
+    Each graph is fed golden inputs, so that an error is found in the graph that makes it; ``end to end`` then runs raw
+    windows through encoders and fusion together.
+
+    Args:
+        session: of any backend.
+        folder: the bundle, or the engine folder, which holds the same golden file.
+        threshold: largest relative error, max|a - b| / max|b|.
+
+    Raises:
+        BundleError: the golden file is missing, broken, lacks an array, or has one of another shape.
+    """
+    golden = _Golden(folder / GOLDEN_NAME, session.manifest)
+    limit = session.maximum_batch
+    comparisons = [
+        *_windows(session, golden, limit),
+        *_fusion(session, golden, limit, threshold),
+        *_decoders(session, golden, limit),
+        *_end_to_end(session, golden, limit, threshold),
+    ]
+    return ParityReport(session.backend, session.bundle_hash, threshold, tuple(comparisons))
+
+
+def relative_error(value: Array, golden: Array) -> float:
+    """max|value - golden| / max|golden|, or max|value - golden| if golden is zero; infinite if any is not finite."""
+    if not (np.isfinite(value).all() and np.isfinite(golden).all()):
+        return float("inf")
+    scale = float(np.abs(golden).max())
+    difference = float(np.abs(value.astype(np.float64) - golden).max())
+    return difference / scale if scale > _ZERO else difference
+
+
+def differing_decisions(logits: Array, golden: Array, threshold: float) -> int:
+    """Rows whose best class differs from the golden one, unless the golden logits call the two a tie."""
+    chosen = logits.argmax(axis=1)
+    lost = golden.max(axis=1) - np.take_along_axis(golden, chosen[:, None], axis=1)[:, 0]
+    return int((lost > threshold * max(float(np.abs(golden).max()), _ZERO)).sum())
+
+
+class _Golden:
+    """The golden file, every array checked against the manifest when it is asked for."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self._path = path
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                self._arrays = {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
+            raise BundleError(f"{path}: cannot be read: {e}; export the bundle again") from e
+        self.names = manifest.modality_names
+        self.specs = manifest.modalities
+        self.presence = self.array("presence", (len(self.names),)).astype(np.float32)
+        self.patterns = [pattern_key(self.names, row) for row in self.presence]
+        self.batch = len(self.array(f"window_{self.names[0]}", self.specs[0].window_shape))
+        expected = 2 ** len(self.names)
+        if len(set(self.patterns)) != expected:
+            raise BundleError(
+                f"{path}: presence holds {len(set(self.patterns))} patterns, expected {expected}"
+            )
+        self.evidence = {m.name: self.array(f"evidence_{m.name}", (m.evidence_size,)) for m in self.specs}
+
+    def array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """An array of shape ``(any, *shape)``."""
+        value = self._arrays.get(name)
+        if value is None:
+            raise BundleError(f"{self._path}: lacks array {name!r}; export the bundle again")
+        if value.ndim != 1 + len(shape) or value.shape[1:] != shape or not len(value):
+            raise BundleError(
+                f"{self._path}: {name}: expected shape (B, {', '.join(map(str, shape))}), got {value.shape}"
+            )
+        return value
+
+    def mask(self, pattern: int) -> Array:
+        """The presence mask of a pattern, one row per golden row."""
+        mask: Array = np.tile(self.presence[pattern].astype(np.float32), (self.batch, 1))
+        return mask
+
+
+def _in_batches(call: Callable[[Array], Array], rows: npt.NDArray[Any], limit: int | None) -> Array:
+    step = limit or len(rows)
+    return np.concatenate([call(rows[i : i + step]) for i in range(0, len(rows), step)])
+
+
+def _windows(session: Session, golden: _Golden, limit: int | None) -> Iterator[Comparison]:
+    for spec in golden.specs:
+        window = golden.array(f"window_{spec.name}", spec.window_shape)
+        evidence = _in_batches(partial(session.encode, spec.name), window, limit)
+        yield Comparison(
+            f"encode_{spec.name}", "evidence", "", relative_error(evidence, golden.evidence[spec.name])
+        )
+        observed = _in_batches(partial(session.observe, spec.name), window, limit)
+        expected = golden.array(f"observed_{spec.name}", spec.observation_shape)
+        yield Comparison(f"observe_{spec.name}", "observation", "", relative_error(observed, expected))
+
+
+def _fuse(
+    session: Session, evidence: Mapping[str, Array], mask: Array, limit: int | None
+) -> tuple[Array, Array, dict[str, Array]]:
+    step = limit or len(mask)
+    parts = []
+    for i in range(0, len(mask), step):
+        rows = slice(i, i + step)
+        parts.append(session.fuse({n: e[rows] for n, e in evidence.items()}, mask[rows]))
+    latents = {n: np.concatenate([p.latents[n] for p in parts]) for n in evidence}
+    return np.concatenate([p.logits for p in parts]), np.concatenate([p.posterior for p in parts]), latents
+
+
+def _fusion(session: Session, golden: _Golden, limit: int | None, threshold: float) -> Iterator[Comparison]:
+    manifest = session.manifest
+    for p, pattern in enumerate(golden.patterns):
+        logits, posterior, latents = _fuse(session, golden.evidence, golden.mask(p), limit)
+        expected = golden.array(f"logits_{p}", (len(manifest.classes),))
+        differ = differing_decisions(logits, expected, threshold)
+        yield Comparison("fuse", "logits", pattern, relative_error(logits, expected), differ)
+        expected = golden.array(f"posterior_{p}", (manifest.posterior_size,))
+        yield Comparison("fuse", "posterior", pattern, relative_error(posterior, expected))
+        for spec in golden.specs:
+            expected = golden.array(f"latent_{spec.name}_{p}", (spec.latent_size,))
+            error = relative_error(latents[spec.name], expected)
+            yield Comparison("fuse", f"latent_{spec.name}", pattern, error)
+
+
+def _decoders(session: Session, golden: _Golden, limit: int | None) -> Iterator[Comparison]:
+    for spec in golden.specs:
+        for p, pattern in enumerate(golden.patterns):
+            latent = golden.array(f"latent_{spec.name}_{p}", (spec.latent_size,))
+            expected = golden.array(f"decoded_{spec.name}_{p}", spec.observation_shape)
+            value = _in_batches(partial(session.decode, spec.name), latent, limit)
+            yield Comparison(f"decode_{spec.name}", "observation", pattern, relative_error(value, expected))
+
+
+def _end_to_end(
+    session: Session, golden: _Golden, limit: int | None, threshold: float
+) -> Iterator[Comparison]:
+    evidence = {}
+    for spec in golden.specs:
+        window = golden.array(f"window_{spec.name}", spec.window_shape)
+        evidence[spec.name] = _in_batches(partial(session.encode, spec.name), window, limit)
+    for p, pattern in enumerate(golden.patterns):
+        logits, _, _ = _fuse(session, evidence, golden.mask(p), limit)
+        expected = golden.array(f"logits_{p}", (len(session.manifest.classes),))
+        differ = differing_decisions(logits, expected, threshold)
+        yield Comparison("end to end", "logits", pattern, relative_error(logits, expected), differ)
