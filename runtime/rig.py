@@ -58,6 +58,7 @@ class Health(_Strict):
     first_frame_grace_s: float = Field(default=2.0, ge=0, description="a sensor may take this long to begin")
     frozen_frames: int = Field(default=5, ge=2, description="identical messages in a row before `frozen`")
     recover_frames: int = Field(default=3, ge=1, description="good messages in a row before `live` again")
+    late_s: float = Field(default=0.25, gt=0, description="data older than this when used is `late`")
     future_tolerance_s: float = Field(default=0.05, ge=0, description="a capture time further ahead is refused")
 
 

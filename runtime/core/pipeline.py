@@ -1,29 +1,42 @@
-"""API published first; bodies follow in the next commits."""
+"""The pipeline: everything the node decides, as a function of (messages, now); no sockets, no sleeping, no engine.
+
+The shell's loop: :meth:`Pipeline.receive` every waiting message; encode what :meth:`Pipeline.due_windows` gives and
+:meth:`Pipeline.store_evidence`; when :meth:`Pipeline.tick` gives a plan, fuse and publish; publish
+:meth:`Pipeline.events`; wait for messages until :meth:`Pipeline.wake_ns`. All times are int nanoseconds on the node's
+clock. Drain the socket before ``tick``: silence is judged on arrival, and what waits in a socket has not arrived.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import Manifest
-from runtime.rig import FillPolicy, Rig
-from runtime.wire import Frame, HealthEvent, Limits, Reason
+from runtime.core.accounting import Ledger
+from runtime.core.fusion import FusionInput, fill
+from runtime.core.health import State
+from runtime.core.schedule import TickSchedule
+from runtime.core.stream import DueWindow, ModalityStream
+from runtime.rig import FillPolicy, Rig, check_rig_feeds_bundle
+from runtime.wire import FRAME_PREFIX, Frame, HealthEvent, Limits, Reason, WireError, decode_frame
 
+__all__ = [
+    "DueWindow",
+    "FusionInput",
+    "ModalityStatus",
+    "Pipeline",
+    "Received",
+    "Rejected",
+    "State",
+    "TickPlan",
+]
 
-class State(StrEnum):  # moves to runtime/core/health.py
-    """Health of one modality. Only ``live`` is present in the mask."""
-
-    WAITING = "waiting"  # before its first trusted window, within the first-frame grace: absent, but no fault
-    LIVE = "live"
-    LATE = "late"
-    MISSING = "missing"
-    FROZEN = "frozen"
-    CORRUPT = "corrupt"
+_DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +48,14 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A refused message, already counted. ``modality`` is None when it could not be told."""
+    """A refused message, already counted.
+
+    Attributes:
+        reason: the closed reason.
+        expected: what would have been right.
+        came: what came, shortened.
+        modality: whose counters it went to; None when that could not be told.
+    """
 
     reason: Reason
     expected: str
@@ -44,119 +64,275 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class DueWindow:
-    """A window to encode.
+class ModalityStatus:
+    """One modality at a tick.
 
     Attributes:
-        modality: whose.
-        window: (*window_shape) in the raw dtype; a copy, never changed afterwards.
-        capture_ns: capture time of its newest sample, node clock.
+        state: its health.
+        reason: the rule behind it; empty while live.
+        age_ns: since the capture of its newest evidence; None before the first.
+        weight: the presence value that the rig's fill policy gives to fuse.
+        imputed: whether the decision stands on an estimate of it.
     """
-
-    modality: str
-    window: npt.NDArray[Any]
-    capture_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModalityStatus:
-    """One modality at a tick."""
 
     state: State
     reason: str
-    age_ns: int | None  # since capture of the newest evidence; None before the first
-    weight: float  # the presence value given to fuse
-
-
-@dataclass(frozen=True, slots=True)
-class FusionInput:  # moves to runtime/core/fusion.py
-    """What one call of ``Session.fuse`` gets (add the batch axis).
-
-    Attributes:
-        presence: (M,) float32, 0 or 1, in the order of the rig.
-        evidence: modality -> (E,) float32; a key is missing where nothing is known (fuse takes zeros).
-        imputed: modalities for which the decision stands on the model's estimate.
-    """
-
-    presence: npt.NDArray[np.float32]
-    evidence: Mapping[str, npt.NDArray[np.float32]]
-    imputed: tuple[str, ...]
+    age_ns: int | None
+    weight: float
+    imputed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class TickPlan:
-    """One tick to fuse and publish."""
+    """One tick to fuse and publish.
+
+    Attributes:
+        number: of the tick; missed ones leave gaps.
+        deadline_ns: when it was due.
+        input: for fuse, under the rig's fill policy.
+        alternatives: policy -> input, for the policies to compare with.
+        modalities: modality -> status, in the order of the mask.
+        capture_ns: newest capture time among the live evidence; None if nothing is live.
+    """
 
     number: int
     deadline_ns: int
-    input: FusionInput  # under the rig's fill policy
-    alternatives: Mapping[str, FusionInput]  # policy -> input, for the policies in ``compare``
+    input: FusionInput
+    alternatives: Mapping[str, FusionInput]
     modalities: Mapping[str, ModalityStatus]
-    capture_ns: int | None  # newest contributing capture time, node clock
+    capture_ns: int | None
 
 
 class Pipeline:
-    """Everything the node decides, as a function of (messages, now); no sockets, no sleeping, no engine.
+    """Messages in, windows and tick plans out.
 
-    The shell's loop: ``receive`` every waiting message; encode what ``due_windows`` gives and ``store_evidence``;
-    ``tick``: if it gives a plan, fuse and publish; publish ``events()``; wait for messages until ``wake_ns``.
-    All times are int nanoseconds on the node's clock. Drain the socket before ``tick``: silence is judged on
-    arrival, so a message still waiting in the socket has not arrived.
+    Args:
+        rig: what is delivered, and the policies.
+        manifest: what the model needs, and the thresholds of the content checks.
+        start_ns: now; the first tick is due one period later.
+        compare: fill policies whose inputs every plan carries as well.
+        limits: sizes above these are refused.
+
+    Raises:
+        RigError: the rig cannot feed the bundle.
     """
 
     def __init__(
-        self, rig: Rig, manifest: Manifest, start_ns: int, *, compare: Sequence[FillPolicy] = (), limits: Limits = Limits()
+        self,
+        rig: Rig,
+        manifest: Manifest,
+        start_ns: int,
+        *,
+        compare: Sequence[FillPolicy] = (),
+        limits: Limits = _DEFAULT_LIMITS,
     ) -> None:
-        """Check that the rig feeds the bundle (RigError) and preallocate; the first tick is due at start + period."""
-        raise NotImplementedError
+        check_rig_feeds_bundle(rig, manifest)
+        self.rig = rig
+        self._limits = limits
+        self._compare = tuple(compare)
+        self._schedule = TickSchedule(rig.tick.rate_hz, start_ns)
+        self._streams = {
+            sensor.modality: ModalityStream(
+                sensor,
+                manifest.modality(sensor.modality),
+                rig.health,
+                manifest.health_thresholds.get(sensor.modality, {}),
+                start_ns,
+            )
+            for sensor in rig.sensors
+        }
+        self._unattributed = Ledger()
+        self._topics = {FRAME_PREFIX + f"{rig.name}/{m}".encode(): m for m in self._streams}
+        self._blank: dict[str, npt.NDArray[np.float32]] = {}
+        # Drained on every turn of the shell; bounded in case it is not.
+        self._events: deque[HealthEvent] = deque(maxlen=1024)
 
     def receive(self, parts: Sequence[Any], now_ns: int) -> Received | Rejected:
-        """Take one message: decode, validate, buffer, judge. Never raises on input; every refusal is counted."""
-        raise NotImplementedError
+        """Take one message: decode, validate, buffer, and note what it says of the sensor's health.
+
+        Args:
+            parts: topic, header, payload as they came from the socket.
+            now_ns: when they came.
+
+        Returns:
+            Never raises on input: what is wrong is returned and counted, and touches no other modality.
+        """
+        modality = self._modality_of(parts)
+        stream = self._streams[modality] if modality is not None else None
+        ledger = stream.ledger if stream is not None else self._unattributed
+        ledger.arrive()
+        try:
+            frame = decode_frame(parts, self._limits)
+            if frame.rig != self.rig.name:
+                raise WireError(Reason.WRONG_RIG, f"rig {self.rig.name!r}", frame.rig)
+            if stream is None:
+                raise WireError(Reason.UNKNOWN_MODALITY, f"one of {list(self._streams)}", frame.modality)
+            stream.receive(frame, now_ns)
+        except WireError as e:
+            ledger.drop(e.reason)
+            if stream is not None and e.reason is not Reason.NOT_FINITE:
+                stream.health.refused(now_ns, str(e))
+            return Rejected(e.reason, e.expected, e.came, modality)
+        return Received(frame)
 
     def due_windows(self, now_ns: int) -> list[DueWindow]:
-        """The newest window of every modality that has reached its next hop and passed its content checks."""
-        raise NotImplementedError
+        """The newest window of every modality that reached its next hop and passed its content checks.
+
+        A window that fails makes its modality ``corrupt`` and is not given out.
+        """
+        due = []
+        for name, stream in self._streams.items():
+            if stream.buffer.is_due:
+                window = stream.due_window()
+                if window is not None:
+                    due.append(window)
+                self._judge(name, stream, now_ns)
+        return due
 
     def store_evidence(self, modality: str, evidence: npt.NDArray[np.float32], capture_ns: int) -> None:
-        """Keep the evidence (E,) of a due window; ``capture_ns`` is the window's. Evidence that is not finite
-        counts as ``encode_failed``."""
-        raise NotImplementedError
+        """Keep what the engine made of a due window.
+
+        Args:
+            modality: whose.
+            evidence: (evidence_size,) float32. If it is not finite it counts as :meth:`encode_failed`.
+            capture_ns: the window's.
+
+        Raises:
+            ValueError: another shape than the manifest's; that is a fault of the shell, not of input.
+        """
+        stream = self._streams[modality]
+        checked = self._checked(modality, evidence)
+        if not np.isfinite(checked).all():
+            stream.health.encode_failed("evidence is not finite")
+            return
+        stream.evidence, stream.evidence_ns = checked, capture_ns
+        stream.health.evidence(capture_ns)
 
     def encode_failed(self, modality: str, now_ns: int, detail: str) -> None:
-        """The engine failed on a due window: the modality is ``missing`` (reason ``encode_failed``) until new evidence."""
-        raise NotImplementedError
+        """The engine failed on a due window: ``missing`` (reason ``encode_failed``) until new evidence is stored."""
+        stream = self._streams[modality]
+        stream.health.encode_failed(detail)
+        self._judge(modality, stream, now_ns)
 
     def set_blank_evidence(self, modality: str, evidence: npt.NDArray[np.float32]) -> None:
-        """Evidence (E,) of an all-zero window, for policy ``zero``; call once per modality before the first tick if
-        ``rig.fill`` or ``compare`` has ``zero``."""
-        raise NotImplementedError
+        """Evidence of an all-zero window; needed once per modality where policy ``zero`` is used or compared."""
+        self._blank[modality] = self._checked(modality, evidence)
 
     def check(self, now_ns: int) -> None:
-        """Judge silence and age now; ``tick`` does it too."""
-        raise NotImplementedError
+        """Judge every modality at ``now``; ``tick`` does so itself."""
+        for name, stream in self._streams.items():
+            self._judge(name, stream, now_ns)
 
     def tick(self, now_ns: int) -> TickPlan | None:
-        """The plan of the tick that is due, or None. A deadline more than one period late is skipped and counted missed."""
-        raise NotImplementedError
+        """The plan of the tick that is due, or None.
+
+        A tick more than one period late is skipped and counted as missed; the newest due one takes its place.
+        """
+        due = self._schedule.due(now_ns)
+        if due is None:
+            return None
+        self.check(now_ns)
+        live = {name: s.health.state is State.LIVE for name, s in self._streams.items()}
+        main = self._fill(self.rig.fill, live)
+        captures = [s.evidence_ns for n, s in self._streams.items() if live[n] and s.evidence_ns is not None]
+        return TickPlan(
+            number=due.number,
+            deadline_ns=due.deadline_ns,
+            input=main,
+            alternatives={policy: self._fill(policy, live) for policy in self._compare},
+            modalities={
+                name: ModalityStatus(
+                    state=s.health.state,
+                    reason=s.health.reason,
+                    age_ns=None if s.evidence_ns is None else now_ns - s.evidence_ns,
+                    weight=float(main.presence[i]),
+                    imputed=name in main.imputed,
+                )
+                for i, (name, s) in enumerate(self._streams.items())
+            },
+            capture_ns=max(captures, default=None),
+        )
 
     def wake_ns(self, now_ns: int) -> int:
-        """When the shell must call ``tick`` at the latest: the next tick deadline."""
-        raise NotImplementedError
+        """When the shell must call :meth:`tick` at the latest; not before ``now``."""
+        return max(now_ns, self._schedule.next_deadline_ns)
 
     def events(self) -> list[HealthEvent]:
-        """State changes since the last call, oldest first."""
-        raise NotImplementedError
+        """Changes of state since the last call, oldest first; at most the newest 1024."""
+        events = list(self._events)
+        self._events.clear()
+        return events
 
     def state(self, modality: str) -> State:
         """The state of one modality as last judged."""
-        raise NotImplementedError
+        return self._streams[modality].health.state
 
     def latest_window(self, modality: str) -> DueWindow | None:
-        """The last window that was given out for encoding; for the measured part of ``best/<m>``."""
-        raise NotImplementedError
+        """The last window given out for encoding: the measured side of ``best/<m>`` while the modality is live."""
+        return self._streams[modality].latest
 
     def counters(self) -> dict[str, Any]:
-        """JSON-ready: {"received", "used", "pending", "dropped": {reason: n}, "unaccounted", "lost", "restarts",
-        "windows": {"encoded", "superseded", "corrupt"}, "ticks": {"published", "missed"}, "modalities": {m: same}}."""
-        raise NotImplementedError
+        """Where everything went, ready for JSON.
+
+        Returns:
+            ``received``, ``used``, ``pending``, ``dropped`` {reason: n}, ``unaccounted``, ``lost``, ``restarts``,
+            ``windows`` {encoded, superseded, corrupt}, ``ticks`` {published, missed} in all; ``modalities`` the
+            same per modality without ticks; ``unattributed`` the messages that belong to none. See
+            :mod:`runtime.core.accounting` for the words.
+        """
+        modalities = {name: _stream_counters(s) for name, s in self._streams.items()}
+        nowhere = _ledger_counters(self._unattributed)
+        total: dict[str, Any] = {}
+        for part in (*modalities.values(), nowhere):
+            _add(total, part)
+        ticks = {"published": self._schedule.published, "missed": self._schedule.missed}
+        return total | {"ticks": ticks, "modalities": modalities, "unattributed": nowhere}
+
+    def _modality_of(self, parts: Sequence[Any]) -> str | None:
+        """Whose counters a message belongs to, told from its topic alone, so that a bad header is attributed."""
+        if not parts or memoryview(parts[0]).nbytes > 512:
+            return None
+        return self._topics.get(bytes(parts[0]))
+
+    def _judge(self, name: str, stream: ModalityStream, now_ns: int) -> None:
+        stream.health.check(now_ns)
+        self._events.extend(
+            HealthEvent(self.rig.name, name, c.at_ns, c.previous.value, c.state.value, c.reason, c.detail)
+            for c in stream.health.changes()
+        )
+
+    def _fill(self, policy: FillPolicy, live: Mapping[str, bool]) -> FusionInput:
+        evidence = {name: s.evidence for name, s in self._streams.items() if s.evidence is not None}
+        return fill(policy, self.rig.modality_names, live, evidence, self._blank)
+
+    def _checked(self, modality: str, evidence: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        size = self._streams[modality].spec.evidence_size
+        if evidence.shape != (size,):
+            raise ValueError(f"evidence of {modality!r}: expected shape ({size},), got {evidence.shape}")
+        return np.asarray(evidence, np.float32)
+
+
+def _ledger_counters(ledger: Ledger) -> dict[str, Any]:
+    return {
+        "received": ledger.received,
+        "used": ledger.used,
+        "pending": ledger.pending,
+        "dropped": {reason.value: n for reason, n in sorted(ledger.dropped.items())},
+        "unaccounted": ledger.unaccounted(),
+    }
+
+
+def _stream_counters(stream: ModalityStream) -> dict[str, Any]:
+    return _ledger_counters(stream.ledger) | {
+        "lost": stream.order.lost,
+        "restarts": stream.order.restarts,
+        "windows": dict(stream.windows),
+    }
+
+
+def _add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
+    for key, value in part.items():
+        if isinstance(value, Mapping):
+            _add(total.setdefault(key, {}), value)
+        else:
+            total[key] = total.get(key, 0) + value

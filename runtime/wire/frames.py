@@ -154,7 +154,7 @@ def decode_frame(parts: Sequence[Any], limits: Limits = _DEFAULT_LIMITS) -> Fram
     header = unpack_map(head, limits.header_bytes)
     take_version(header)
     rig, modality = take_str(header, "rig"), take_str(header, "modality")
-    if bytes(topic) != FRAME_PREFIX + f"{rig}/{modality}".encode("utf-8", "replace"):
+    if bytes(topic) != FRAME_PREFIX + f"{rig}/{modality}".encode():
         raise WireError(Reason.BAD_TOPIC, f"frame/{rig}/{modality} as in the header", shorten(bytes(topic)))
     if (encoding := header.get("encoding")) != _ENCODING:
         raise WireError(Reason.WRONG_ENCODING, f"encoding {_ENCODING!r}", shorten(encoding))

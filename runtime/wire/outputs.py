@@ -275,7 +275,7 @@ def _read_event(header: Mapping[str, Any]) -> HealthEvent:
 
 def _read_observation(topic: bytes, header: Mapping[str, Any], payload: memoryview) -> Observation:
     modality, stream = take_str(header, "modality"), take_str(header, "stream")
-    if topic != f"{stream}/{modality}".encode("utf-8", "replace"):
+    if topic != f"{stream}/{modality}".encode():
         raise WireError(Reason.BAD_TOPIC, f"{stream}/{modality} as in the header", shorten(topic))
     shape = take_list(header, "shape", 6)
     if any(type(n) is not int or n < 1 for n in shape):

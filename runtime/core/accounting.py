@@ -1,0 +1,83 @@
+"""Where every message went. Received = used + pending + dropped by reason, at every instant.
+
+*received*: handed to the node, whatever it was. *used*: at least one of its samples was in a window given out for
+encoding. *pending*: accepted, in the buffer, and still able to become part of a window. *dropped*: refused, or
+accepted but out of reach of every window before it was in one. *lost* messages never came; sequence numbers tell.
+
+The three outcomes are counted where they happen and ``received`` where messages come in, so :meth:`Ledger.unaccounted`
+is a check, not an identity.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from runtime.wire import Reason
+
+
+@dataclass(slots=True)
+class _Pending:
+    start: int
+    end: int
+    refused: bool = False
+
+
+class Ledger:
+    """The messages of one modality, or (without accepted ones) those that no modality can be told of.
+
+    Sample positions are absolute: samples accepted since the start.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.used = 0
+        self.dropped: Counter[Reason] = Counter()
+        self._pending: deque[_Pending] = deque()
+
+    @property
+    def pending(self) -> int:
+        """Accepted messages that may still become part of a window."""
+        return len(self._pending)
+
+    def unaccounted(self) -> int:
+        """Messages that went nowhere; always 0."""
+        return self.received - self.used - self.pending - sum(self.dropped.values())
+
+    def arrive(self) -> None:
+        """A message came in."""
+        self.received += 1
+
+    def drop(self, reason: Reason) -> None:
+        """The message that came in is refused."""
+        self.dropped[reason] += 1
+
+    def accept(self, start: int, end: int) -> None:
+        """The message that came in is buffered as samples ``start .. end``."""
+        self._pending.append(_Pending(start, end))
+
+    def window_used(self, start: int, end: int) -> None:
+        """Samples ``start .. end`` were given out for encoding."""
+        self.expire(start)
+        while self._pending and self._pending[0].start < end:
+            self._pending.popleft()
+            self.used += 1
+
+    def window_refused(self, start: int, end: int) -> None:
+        """A content check refused the window of samples ``start .. end``; its messages may be in a later one."""
+        for message in self._pending:
+            if message.start >= end:
+                break
+            message.refused = message.refused or message.end > start
+
+    def expire(self, before: int) -> None:
+        """No later window can begin before sample ``before``: drop the messages that end there or earlier."""
+        while self._pending and self._pending[0].end <= before:
+            refused = self._pending.popleft().refused
+            self.dropped[Reason.CORRUPT if refused else Reason.SUPERSEDED] += 1
+
+    def discard(self, reason: Reason) -> None:
+        """The buffer was emptied: drop every pending message."""
+        if self._pending:
+            self.dropped[reason] += len(self._pending)
+            self._pending.clear()

@@ -1,0 +1,187 @@
+"""One modality of the pipeline: its order, buffer, health and ledger, and the rules that tie them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.bundle import ModalitySpec
+from runtime.core import quality
+from runtime.core.accounting import Ledger
+from runtime.core.clock import NANOSECONDS, ahead_of, nanoseconds, node_time
+from runtime.core.health import HealthLimits, HealthMonitor
+from runtime.core.order import Place, StreamOrder
+from runtime.core.windows import WindowBuffer
+from runtime.rig import Health as HealthPolicy
+from runtime.rig import Sensor
+from runtime.wire import Frame, Reason, WireError
+
+_LONGEST_CHUNKS = 4
+"""A message may be this many times the rig's chunk (or one window) before it is refused as wrongly shaped."""
+
+
+@dataclass(frozen=True, slots=True)
+class DueWindow:
+    """A window to encode.
+
+    Attributes:
+        modality: whose.
+        window: (*window_shape) in the raw dtype; a copy that never changes.
+        capture_ns: capture time of its newest sample, node clock.
+    """
+
+    modality: str
+    window: npt.NDArray[Any]
+    capture_ns: int
+
+
+class ModalityStream:
+    """What the pipeline keeps of one modality.
+
+    Args:
+        sensor: what the rig says is delivered.
+        spec: what the bundle says is needed.
+        policy: the rig's health policy.
+        thresholds: the bundle's content checks of this modality.
+        start_ns: when the pipeline started.
+    """
+
+    def __init__(
+        self,
+        sensor: Sensor,
+        spec: ModalitySpec,
+        policy: HealthPolicy,
+        thresholds: dict[str, float],
+        start_ns: int,
+    ) -> None:
+        self.spec = spec
+        self.ledger = Ledger()
+        self.order = StreamOrder()
+        limits = HealthLimits.of(policy, sensor, spec.window / spec.rate_hz, spec.hop / spec.rate_hz)
+        self.health = HealthMonitor(limits, start_ns)
+        longest = max(_LONGEST_CHUNKS * sensor.chunk, spec.window)
+        self.buffer = WindowBuffer(spec, longest)
+        self.evidence: npt.NDArray[np.float32] | None = None
+        self.evidence_ns: int | None = None
+        self.latest: DueWindow | None = None
+        self.windows = {"encoded": 0, "superseded": 0, Reason.CORRUPT.value: 0}
+        self._thresholds = thresholds
+        self._tolerance_ns = nanoseconds(policy.future_tolerance_s)
+        self._dtype = np.dtype(spec.dtype)
+        # A stamp may jitter by this before the time between two messages counts as samples that never came.
+        self._jitter_ns = 2 * nanoseconds(sensor.period_s)
+        self._content = b""
+
+    def receive(self, frame: Frame, now_ns: int) -> None:
+        """Validate and buffer one decoded message; the ledger has already counted its arrival.
+
+        Raises:
+            WireError: refused; nothing but counters and health has changed.
+        """
+        captured_ns = node_time(frame.capture_ns, frame.clock)
+        self._refuse_form(frame)
+        self._refuse_time(frame, captured_ns, now_ns)
+        place = self.order.place(frame.sequence, captured_ns)
+        if place is Place.DUPLICATE:
+            raise WireError(
+                Reason.DUPLICATE, f"a sequence after {self.order.sequence}", f"{frame.sequence} again"
+            )
+        if place is Place.OUT_OF_ORDER:
+            raise WireError(
+                Reason.OUT_OF_ORDER,
+                f"sequence after {self.order.sequence}, captured after {self.order.capture_ns} ns",
+                f"sequence {frame.sequence}, captured at {captured_ns} ns",
+            )
+        if self._dtype.kind == "f" and not np.isfinite(frame.samples).all():
+            count = int(np.count_nonzero(~np.isfinite(frame.samples)))
+            self._skip(frame, captured_ns, place)
+            self.health.not_finite(now_ns, f"{count} of {frame.samples.size} samples")
+            raise WireError(
+                Reason.NOT_FINITE, "finite samples", f"{count} of {frame.samples.size} NaN or infinite"
+            )
+        self._accept(frame, captured_ns, now_ns, place)
+
+    def due_window(self) -> DueWindow | None:
+        """The newest window if there is a new one and it passes the content checks; bad ones are counted."""
+        cut = self.buffer.cut()
+        if cut is None:
+            return None
+        self.windows["superseded"] += cut.superseded
+        measures = quality.measure(self.spec.kind, cut.window)
+        failed = quality.judge(self.spec.kind, measures, self._thresholds)
+        if failed is not None:
+            self.windows[Reason.CORRUPT.value] += 1
+            self.health.window(failed, _failure(failed, measures, self._thresholds))
+            self.ledger.window_refused(cut.start, cut.end)
+            self.ledger.expire(self.buffer.oldest)
+            return None
+        self.windows["encoded"] += 1
+        self.health.window(None)
+        self.ledger.window_used(cut.start, cut.end)
+        self.ledger.expire(self.buffer.oldest)
+        self.latest = DueWindow(self.spec.name, cut.window, cut.capture_ns)
+        return self.latest
+
+    def _refuse_form(self, frame: Frame) -> None:
+        spec = self.spec
+        if frame.samples.dtype.name != spec.dtype:
+            raise WireError(Reason.WRONG_DTYPE, spec.dtype, frame.samples.dtype.name)
+        shape = frame.samples.shape
+        if shape[1:] != spec.sample_shape or shape[0] > self.buffer.longest:
+            form = ", ".join(["n", *map(str, spec.sample_shape)])
+            raise WireError(Reason.WRONG_SHAPE, f"({form}) with n in 1..{self.buffer.longest}", shape)
+        if frame.unit != spec.unit:
+            raise WireError(Reason.WRONG_UNIT, f"unit {spec.unit!r}", frame.unit)
+
+    def _refuse_time(self, frame: Frame, captured_ns: int, now_ns: int) -> None:
+        ahead_ns = ahead_of(now_ns, captured_ns, self._tolerance_ns, frame.clock)
+        if ahead_ns:
+            raise WireError(
+                Reason.FUTURE,
+                f"captured at most {self._tolerance_ns / NANOSECONDS} s after now",
+                f"{(captured_ns - now_ns) / NANOSECONDS:.6f} s after now on clock {frame.clock.id!r}",
+            )
+
+    def _accept(self, frame: Frame, captured_ns: int, now_ns: int, place: Place) -> None:
+        samples = frame.samples
+        if self._breaks(place, captured_ns, len(samples)):
+            self._restart(Reason.BROKEN_WINDOW)
+        self.order.accept(place, frame.sequence, captured_ns)
+        content = samples.tobytes()
+        # A stretch of constant samples (digital silence, a flat electrode) repeats itself without being frozen: the
+        # content checks judge those. An image is never "constant in time" within one message.
+        identical = content == self._content and (self.buffer.is_image or bool((samples != samples[0]).any()))
+        self._content = content
+        self.health.message(now_ns, captured_ns, identical=identical)
+        if self.health.is_frozen:
+            self._restart(Reason.FROZEN)
+            self.ledger.drop(Reason.FROZEN)
+            return
+        self.ledger.accept(*self.buffer.append(samples, captured_ns))
+        self.ledger.expire(self.buffer.oldest)
+
+    def _skip(self, frame: Frame, captured_ns: int, place: Place) -> None:
+        """Pass over a message in order whose samples cannot be used: it came, so it is not lost, but it is a gap."""
+        self.order.accept(place, frame.sequence, captured_ns)
+        if self.buffer.window > 1:
+            self._restart(Reason.BROKEN_WINDOW)
+
+    def _breaks(self, place: Place, captured_ns: int, count: int) -> bool:
+        """Whether the window may not bridge from the last message to this one."""
+        if self.buffer.window == 1 or place is Place.FIRST:
+            return False
+        expected_ns = self.order.capture_ns + round(count * 1e9 / self.spec.rate_hz)
+        return place is not Place.NEXT or captured_ns - expected_ns > self._jitter_ns
+
+    def _restart(self, reason: Reason) -> None:
+        self.buffer.restart()
+        self.ledger.discard(reason)
+
+
+def _failure(check: str, measures: dict[str, float], thresholds: dict[str, float]) -> str:
+    measured, side = check.rsplit("_", 1)
+    sign = ">" if side == "max" else "<"
+    return f"{measured} {measures[measured]:.4g} {sign} {thresholds[check]:.4g}"

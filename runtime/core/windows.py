@@ -1,0 +1,112 @@
+"""Windows: the newest slice of a stream that an encoder takes, cut on its hop from contiguous samples only."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.bundle import ModalitySpec
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One window cut from the stream.
+
+    Attributes:
+        window: (*window_shape) in the raw dtype, a copy.
+        capture_ns: capture time of its newest sample, node clock.
+        start: position of its first sample since the start of the stream.
+        end: position after its last sample.
+        superseded: older windows that were due and never cut, because this one is newer.
+    """
+
+    window: npt.NDArray[Any]
+    capture_ns: int
+    start: int
+    end: int
+    superseded: int
+
+
+class WindowBuffer:
+    """The samples of one modality, preallocated, time first.
+
+    Windows end at ``run start + window + k * hop``, where a *run* is a stretch without a lost sample: a window never
+    bridges a gap, so what the encoder sees is a signal that existed. After :meth:`restart` the next window is due
+    when a whole window of new samples is there.
+
+    Args:
+        spec: sample shape, dtype, rate, window and hop.
+        longest: samples in the longest message that will be appended.
+    """
+
+    def __init__(self, spec: ModalitySpec, longest: int) -> None:
+        self.window, self.hop, self.longest = spec.window, spec.hop, longest
+        self.is_image = spec.kind in ("rgb", "depth")
+        self._rate_hz = spec.rate_hz
+        self._keep = spec.window + spec.hop
+        # Room for as much again as must be kept: samples move to the front once per `keep` samples, not per message.
+        self._samples = np.zeros((2 * self._keep + longest, *spec.sample_shape), spec.dtype)
+        self._base = 0
+        self._next_end = spec.window
+        self._marks: deque[tuple[int, int]] = deque()
+        self.total = 0
+
+    def append(self, samples: npt.NDArray[Any], capture_ns: int) -> tuple[int, int]:
+        """Add a message's samples (n, *sample_shape); returns their positions (start, end).
+
+        Raises:
+            ValueError: more samples than ``longest``.
+        """
+        count = len(samples)
+        if count > self.longest:
+            raise ValueError(f"a message of {count} samples, the buffer takes {self.longest}")
+        at = self.total - self._base
+        if at + count > len(self._samples):
+            kept = min(at, self._keep)
+            self._samples[:kept] = self._samples[at - kept : at].copy()
+            self._base, at = self.total - kept, kept
+        self._samples[at : at + count] = samples
+        start, self.total = self.total, self.total + count
+        self._marks.append((self.total, capture_ns))
+        while self._marks and self._marks[0][0] <= self.oldest:
+            self._marks.popleft()
+        return start, self.total
+
+    @property
+    def oldest(self) -> int:
+        """No window that is still to come begins before this position."""
+        return max(self.total - self._keep, self._next_end - self.window)
+
+    def restart(self) -> None:
+        """Begin a new run: samples so far will be in no window."""
+        self._next_end = self.total + self.window
+        self._base = self.total
+        self._marks.clear()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a window has become complete since the last cut."""
+        return self.total >= self._next_end
+
+    def cut(self) -> Cut | None:
+        """The newest complete window on the hop, or None if there is no new one."""
+        if not self.is_due:
+            return None
+        superseded = (self.total - self._next_end) // self.hop
+        end = self._next_end + superseded * self.hop
+        self._next_end = end + self.hop
+        first = end - self.window - self._base
+        samples = self._samples[first : first + self.window]
+        window = samples[-1].copy() if self.is_image else samples.copy()
+        return Cut(window, self._capture_ns(end), end - self.window, end, superseded)
+
+    def _capture_ns(self, end: int) -> int:
+        """Capture time of the sample before position ``end``, from the message that holds it."""
+        for mark, capture_ns in self._marks:
+            if mark >= end:
+                return capture_ns - round((mark - end) * 1e9 / self._rate_hz)
+        raise AssertionError("a window ends in a message that has no capture time")
