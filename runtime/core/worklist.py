@@ -1,0 +1,108 @@
+"""The worklist: what a node does between ticks, and whether there is still time for it before the next one.
+
+One thread encodes, fuses and decodes, so a job that starts too close to a deadline would delay the tick.
+The list holds a job back when it would not be done in time, going by how long that job took before.
+Encoding comes before observations: decisions rest on it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from runtime.core.pipeline import DueWindow
+
+_MARGIN = 1.3
+"""How much longer than usual a job may take without delaying the tick."""
+
+_SMOOTHING = 0.2
+"""Share of the newest duration in the running estimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeJob:
+    """Encode a window."""
+
+    due: DueWindow
+
+    @property
+    def stage(self) -> str:
+        """The name that durations go by."""
+        return f"encode_{self.due.modality}"
+
+
+@dataclass(frozen=True, slots=True)
+class ObserveJob:
+    """Make and publish what somebody listens to of one modality.
+
+    Attributes:
+        modality: whose observation.
+        imputed: ``imputed/<modality>`` is wanted.
+        best: ``best/<modality>`` is wanted.
+    """
+
+    modality: str
+    imputed: bool
+    best: bool
+
+    @property
+    def stage(self) -> str:
+        """The name that durations go by."""
+        return f"observe_{self.modality}"
+
+
+Job = EncodeJob | ObserveJob
+
+
+class Worklist:
+    """Jobs between ticks; at most one window and one observation per modality, so it is bounded."""
+
+    def __init__(self) -> None:
+        self._windows: deque[EncodeJob] = deque()
+        self._observations: deque[ObserveJob] = deque()
+        self._estimate_ns: dict[str, float] = {}
+        self._worked = False
+        self.superseded = 0
+        """Observations that the next tick overtook before there was time for them."""
+
+    @property
+    def wants_windows(self) -> bool:
+        """Whether all windows taken so far are encoded: only then are newer ones taken, so none waits twice."""
+        return not self._windows
+
+    def add_windows(self, windows: Iterable[DueWindow]) -> None:
+        """Take in the windows that are due."""
+        self._windows.extend(EncodeJob(w) for w in windows)
+
+    def ticked(self, observations: Iterable[ObserveJob]) -> None:
+        """A tick was published: its observations replace those of the last one that were not made."""
+        self.superseded += len(self._observations)
+        self._observations = deque(observations)
+        self._worked = False
+
+    def next(self, now_ns: int, deadline_ns: int) -> Job | None:
+        """The job to do now, taken off the list; None if there is none, or none that would be done in time.
+
+        The first encoding after a tick is always done: an engine slower than the tick delays ticks, but
+        sensors keep being heard.
+        """
+        if self._windows and (not self._worked or self._fits(self._windows[0], now_ns, deadline_ns)):
+            self._worked = True
+            return self._windows.popleft()
+        if (
+            not self._windows
+            and self._observations
+            and self._fits(self._observations[0], now_ns, deadline_ns)
+        ):
+            return self._observations.popleft()
+        return None
+
+    def finished(self, job: Job, duration_ns: int) -> None:
+        """Learn how long a job took."""
+        known = self._estimate_ns.get(job.stage)
+        estimate = duration_ns if known is None else known + _SMOOTHING * (duration_ns - known)
+        self._estimate_ns[job.stage] = estimate
+
+    def _fits(self, job: Job, now_ns: int, deadline_ns: int) -> bool:
+        return now_ns + _MARGIN * self._estimate_ns.get(job.stage, 0.0) <= deadline_ns

@@ -1,0 +1,388 @@
+"""The node: sensors in, decisions out. A thin shell around :class:`~runtime.core.pipeline.Pipeline`.
+
+One thread does everything, so nothing needs a lock and a tick cannot wait for another thread. A turn of
+its loop takes in waiting messages (a bounded number, so that a flood cannot hold up a tick), then does
+*one* thing: publish the tick that is due, or encode one window, or make one observation that somebody
+listens to, or wait.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from threading import Event
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import zmq
+
+from engines.errors import EngineError
+from engines.session import Fused, Session
+from runtime.core.pipeline import FusionInput, Pipeline, State, TickPlan
+from runtime.core.worklist import EncodeJob, Job, ObserveJob, Worklist
+from runtime.rig import FillPolicy, Rig, check_rig_feeds_bundle
+from runtime.statistics import NodeStatistics
+from runtime.transport.endpoints import Endpoints, default_endpoints
+from runtime.transport.sockets import DecisionSender, FrameReceiver
+from runtime.wire import (
+    Alternative,
+    Decision,
+    ModalityReport,
+    Observation,
+    Output,
+    best_topic,
+    encode_output,
+    imputed_topic,
+)
+
+_MESSAGES_PER_TURN = 64
+_LONGEST_WAIT_NS = 100_000_000
+"""However far the next tick, a request to stop is heard this soon."""
+
+_COLLECT_EVERY_NS = 1_000_000_000
+_COLLECT_SLACK_NS = 15_000_000
+"""Garbage is collected about once a second, and only when the next tick is at least this far."""
+
+
+class Node:
+    """A rig's node: listens on ``endpoints.frames``, publishes on ``endpoints.decisions``.
+
+    Made, it is bound and warm: sensors and readers may connect. :meth:`run` does the work, in the calling
+    thread.
+    """
+
+    def __init__(
+        self,
+        rig: Rig,
+        session: Session,
+        endpoints: Endpoints | None = None,
+        *,
+        compare: Sequence[FillPolicy] = (),
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """Check, warm up, and bind.
+
+        Args:
+            rig: the sensors and policies.
+            session: the model; the caller closes it after the node.
+            endpoints: where to listen and publish; the rig's default if not given.
+            compare: other fill policies whose decisions to publish beside the rig's own.
+            clock: now in ns; must be the clock that sensors of this machine stamp their captures with.
+
+        Raises:
+            RigError: the rig does not feed the session's bundle.
+            EndpointError: an endpoint that is not allowed or taken.
+            EngineError: the session fails.
+        """
+        check_rig_feeds_bundle(rig, session.manifest)
+        self.rig = rig
+        self.endpoints = endpoints or default_endpoints(rig.name)
+        self._session = session
+        self._manifest = session.manifest
+        self._compare = tuple(p for p in compare if p != rig.fill)
+        self._clock = clock
+        self._classes = session.manifest.classes
+        self._units = {m.name: m.observation_unit for m in session.manifest.modalities}
+        self._statistics = NodeStatistics()
+        self._worklist = Worklist()
+        self._plan: TickPlan | None = None
+        self._pipeline: Pipeline | None = None
+        self._started_ns = 0
+        self._collected_ns = 0
+        session.warm_up()
+        self._blank = self._encode_blank() if "zero" in (rig.fill, *self._compare) else {}
+        self._frames = FrameReceiver(self.endpoints.frames)
+        try:
+            self._decisions = DecisionSender(self.endpoints.decisions)
+        except BaseException:
+            self._frames.close()
+            raise
+
+    def run(self, stop: Event | None = None, *, until_ns: int | None = None) -> dict[str, Any]:
+        """Work until told to stop.
+
+        Args:
+            stop: ends the run when set.
+            until_ns: ends the run at this time of the node's clock; None runs on.
+
+        Returns:
+            :meth:`statistics` of the run.
+
+        Raises:
+            RuntimeError: the node has been run before.
+        """
+        if self._pipeline is not None:
+            raise RuntimeError("a node runs once; make another one")
+        self._started_ns = self._clock()
+        pipeline = Pipeline(self.rig, self._manifest, self._started_ns, compare=self._compare)
+        for modality, evidence in self._blank.items():
+            pipeline.set_blank_evidence(modality, evidence)
+        self._pipeline = pipeline
+        poller = zmq.Poller()
+        poller.register(self._frames.socket, zmq.POLLIN)
+        poller.register(self._decisions.socket, zmq.POLLIN)
+        collected_by_itself = gc.isenabled()
+        # What was loaded stays; what a tick leaves behind is collected when there is time, never in the
+        # middle of one.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            while not (stop is not None and stop.is_set()):
+                if until_ns is not None and self._clock() >= until_ns:
+                    break
+                self._turn(pipeline, poller)
+        finally:
+            gc.unfreeze()
+            if collected_by_itself:
+                gc.enable()
+        return self.statistics()
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters and latencies so far, ready for JSON; call it from the thread that runs the node, or after it."""
+        counters = self._pipeline.counters() if self._pipeline is not None else {}
+        return {
+            "rig": self.rig.name,
+            "bundle": self._session.bundle_hash,
+            "backend": self._session.backend,
+            "fill": self.rig.fill,
+            "seconds": (self._clock() - self._started_ns) / 1e9 if self._pipeline is not None else 0.0,
+            "messages": counters,
+            **self._statistics.summary(),
+            "superseded_observations": self._worklist.superseded,
+        }
+
+    def close(self) -> None:
+        """Close the sockets; may be called again. The session stays open: it is the caller's."""
+        self._frames.close()
+        self._decisions.close()
+
+    def __enter__(self) -> Node:
+        """The node itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the sockets."""
+        self.close()
+
+    def _turn(self, pipeline: Pipeline, poller: zmq.Poller) -> None:
+        """Take in what waits, then do one thing."""
+        self._decisions.update_subscriptions()
+        for _ in range(_MESSAGES_PER_TURN):
+            parts = self._frames.receive()
+            if parts is None:
+                break
+            pipeline.receive(parts, self._clock())
+        now = self._clock()
+        deadline = pipeline.wake_ns(now)
+        if now >= deadline:
+            self._tick(pipeline)
+            return
+        if self._worklist.wants_windows:
+            self._worklist.add_windows(pipeline.due_windows(now))
+        self._publish_events(pipeline)
+        job = self._worklist.next(now, deadline)
+        if job is not None:
+            self._do(job, pipeline)
+            return
+        if now - self._collected_ns > _COLLECT_EVERY_NS and deadline - now > _COLLECT_SLACK_NS:
+            gc.collect()
+            self._collected_ns = self._clock()
+            return
+        self._wait(poller, min(deadline - now, _LONGEST_WAIT_NS))
+
+    def _wait(self, poller: zmq.Poller, remaining_ns: int) -> None:
+        """Wait for a message, but not beyond a time from now."""
+        # poll counts whole milliseconds; the rest is slept, so that a tick starts on its deadline and not
+        # before.
+        if remaining_ns >= 1_000_000:
+            poller.poll(remaining_ns // 1_000_000)
+        else:
+            time.sleep(remaining_ns / 1e9)
+
+    def _do(self, job: Job, pipeline: Pipeline) -> None:
+        """Do one job and learn how long it took."""
+        begin = self._clock()
+        try:
+            if isinstance(job, EncodeJob):
+                evidence = self._session.encode(job.due.modality, job.due.window[np.newaxis])[0]
+                pipeline.store_evidence(job.due.modality, evidence, job.due.capture_ns)
+            else:
+                self._observe(job, pipeline)
+        except EngineError as e:
+            self._statistics.failed(job.stage, e)
+            if isinstance(job, EncodeJob):
+                pipeline.encode_failed(job.due.modality, self._clock(), str(e))
+        duration = self._clock() - begin
+        self._worklist.finished(job, duration)
+        self._statistics.latency[job.stage].add(duration / 1e6)
+
+    def _tick(self, pipeline: Pipeline) -> None:
+        """Fuse and publish the tick that is due."""
+        begin = self._clock()
+        plan = pipeline.tick(begin)
+        if plan is None:
+            return
+        inputs = [plan.input, *plan.alternatives.values()]
+        try:
+            fused = self._fuse(inputs)
+        except EngineError as e:
+            self._statistics.failed("fuse", e)
+            self._publish_events(pipeline)
+            self._worklist.ticked(())
+            return
+        fused_ns = self._clock()
+        self._publish(self._decision(plan, fused, (fused_ns - begin) / 1e6))
+        sent_ns = self._clock()
+        latency = self._statistics.latency
+        latency["tick"].add((sent_ns - begin) / 1e6)
+        latency["tick_lateness"].add((sent_ns - plan.deadline_ns) / 1e6)
+        if plan.capture_ns is not None:
+            latency["frame_to_decision"].add((sent_ns - plan.capture_ns) / 1e6)
+        self._publish_events(pipeline)
+        self._plan = plan
+        self._worklist.ticked(self._wanted())
+
+    def _fuse(self, inputs: Sequence[FusionInput]) -> Fused:
+        """Fuse several inputs as the rows of one batch; evidence that an input lacks is a row of zeros."""
+        evidence = {}
+        for spec in self._manifest.modalities:
+            rows = np.zeros((len(inputs), spec.evidence_size), dtype=np.float32)
+            for row, each in enumerate(inputs):
+                if spec.name in each.evidence:
+                    rows[row] = each.evidence[spec.name]
+            evidence[spec.name] = rows
+        begin = self._clock()
+        fused = self._session.fuse(evidence, np.stack([i.presence for i in inputs]))
+        self._statistics.latency["fuse"].add((self._clock() - begin) / 1e6)
+        return fused
+
+    def _decision(self, plan: TickPlan, fused: Fused, work_ms: float) -> Decision:
+        """The message of a tick; row 0 of ``fused`` is the rig's own policy, the others the compared ones."""
+        probabilities = [[float(p) for p in row] for row in fused.probabilities]
+        own = probabilities[0]
+        positive = np.asarray([p for p in own if p > 0])
+        published_ns = self._clock()
+        latency = {"fuse": work_ms, "lateness": (published_ns - plan.deadline_ns) / 1e6}
+        if plan.capture_ns is not None:
+            latency["frame_to_decision"] = (published_ns - plan.capture_ns) / 1e6
+        return Decision(
+            rig=self.rig.name,
+            bundle=self._session.bundle_hash,
+            tick=plan.number,
+            deadline_ns=plan.deadline_ns,
+            published_ns=published_ns,
+            capture_ns=plan.capture_ns,
+            label=self._label(own),
+            probabilities=dict(zip(self._classes, own, strict=True)),
+            entropy=float(-(positive * np.log(positive)).sum()),
+            presence={m: int(plan.input.presence[i]) for i, m in enumerate(self.rig.modality_names)},
+            fill=self.rig.fill,
+            modalities={
+                name: ModalityReport(
+                    state=status.state.value,
+                    reason=status.reason,
+                    age_ms=None if status.age_ns is None else status.age_ns / 1e6,
+                    weight=status.weight,
+                    imputed=status.imputed,
+                )
+                for name, status in plan.modalities.items()
+            },
+            latency_ms=latency,
+            compare={
+                policy: Alternative(self._label(row), dict(zip(self._classes, row, strict=True)))
+                for policy, row in zip(plan.alternatives, probabilities[1:], strict=True)
+            },
+        )
+
+    def _label(self, probabilities: Sequence[float]) -> str:
+        return self._classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
+
+    def _wanted(self) -> list[ObserveJob]:
+        """The observations that somebody listens to now."""
+        wanted = []
+        for modality in self.rig.modality_names:
+            imputed = self._decisions.subscribed(imputed_topic(modality))
+            best = self._decisions.subscribed(best_topic(modality))
+            if imputed or best:
+                wanted.append(ObserveJob(modality, imputed, best))
+        return wanted
+
+    def _observe(self, job: ObserveJob, pipeline: Pipeline) -> None:
+        """Publish what is wanted of one modality, as of the last tick.
+
+        The imputed stream never rests on the modality itself: it is what the *other* sensors say, so it
+        can be held against the measurement while there is one.
+        """
+        plan = self._plan
+        assert plan is not None  # observations are only wanted after a tick
+        measured = plan.modalities[job.modality].state is State.LIVE
+        window = pipeline.latest_window(job.modality) if measured else None
+        if job.best and window is not None:
+            values = self._session.observe(job.modality, window.window[np.newaxis])[0]
+            self._publish(
+                self._observation(plan, job.modality, "best", values, (job.modality,), imputed=False)
+            )
+        if job.imputed or window is None:
+            values, sources = self._impute(job.modality, plan)
+            if job.imputed:
+                self._publish(self._observation(plan, job.modality, "imputed", values, sources, imputed=True))
+            if job.best and window is None:
+                self._publish(self._observation(plan, job.modality, "best", values, sources, imputed=True))
+
+    def _impute(self, modality: str, plan: TickPlan) -> tuple[np.ndarray[Any, Any], tuple[str, ...]]:
+        """What the live sensors other than ``modality`` say of it, and which ones they are."""
+        names = self.rig.modality_names
+        sources = tuple(m for m in names if m != modality and plan.modalities[m].state is State.LIVE)
+        presence = np.array([float(m in sources) for m in names], dtype=np.float32)
+        evidence = {m: e for m, e in plan.input.evidence.items() if m in sources}
+        fused = self._fuse_one(FusionInput(presence, evidence, ()))
+        return self._session.decode(modality, fused.latents[modality])[0], sources
+
+    def _fuse_one(self, given: FusionInput) -> Fused:
+        evidence = {m: e[np.newaxis] for m, e in given.evidence.items()}
+        return self._session.fuse(evidence, given.presence[np.newaxis])
+
+    def _observation(
+        self,
+        plan: TickPlan,
+        modality: str,
+        stream: str,
+        values: np.ndarray[Any, Any],
+        sources: tuple[str, ...],
+        *,
+        imputed: bool,
+    ) -> Observation:
+        return Observation(
+            rig=self.rig.name,
+            bundle=self._session.bundle_hash,
+            modality=modality,
+            stream=stream,
+            tick=plan.number,
+            published_ns=self._clock(),
+            imputed=imputed,
+            sources=sources,
+            unit=self._units[modality],
+            values=values,
+        )
+
+    def _publish(self, message: Output) -> None:
+        parts = encode_output(message)
+        self._decisions.send(parts)
+        topic = bytes(parts[0]).decode()
+        self._statistics.published[topic] += 1
+
+    def _publish_events(self, pipeline: Pipeline) -> None:
+        for event in pipeline.events():
+            self._publish(event)
+
+    def _encode_blank(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Evidence of an all-zero window of every modality: what a system without a presence mask feeds."""
+        return {
+            m.name: self._session.encode(m.name, np.zeros((1, *m.window_shape), dtype=m.dtype))[0]
+            for m in self._manifest.modalities
+        }
