@@ -90,6 +90,7 @@ class Node:
         self._plan: TickPlan | None = None
         self._pipeline: Pipeline | None = None
         self._started_ns = 0
+        self._cpu_ns = 0
         self._collected_ns = 0
         session.warm_up()
         self._blank = self._encode_blank() if "zero" in (rig.fill, *self._compare) else {}
@@ -120,6 +121,7 @@ class Node:
         for modality, evidence in self._blank.items():
             pipeline.set_blank_evidence(modality, evidence)
         self._pipeline = pipeline
+        cpu_started_ns = time.thread_time_ns()
         poller = zmq.Poller()
         poller.register(self._frames.socket, zmq.POLLIN)
         poller.register(self._decisions.socket, zmq.POLLIN)
@@ -135,13 +137,17 @@ class Node:
                     break
                 self._turn(pipeline, poller)
         finally:
+            self._cpu_ns = time.thread_time_ns() - cpu_started_ns
             gc.unfreeze()
             if collected_by_itself:
                 gc.enable()
         return self.statistics()
 
     def statistics(self) -> dict[str, Any]:
-        """Counters and latencies so far, ready for JSON; call it from the thread that runs the node, or after it."""
+        """Counters and latencies, ready for JSON; for the thread that runs the node, or after the run.
+
+        ``cpu_seconds`` is the CPU time of the node's thread, known after the run.
+        """
         counters = self._pipeline.counters() if self._pipeline is not None else {}
         return {
             "rig": self.rig.name,
@@ -149,6 +155,7 @@ class Node:
             "backend": self._session.backend,
             "fill": self.rig.fill,
             "seconds": (self._clock() - self._started_ns) / 1e9 if self._pipeline is not None else 0.0,
+            "cpu_seconds": self._cpu_ns / 1e9,
             "messages": counters,
             **self._statistics.summary(),
             "superseded_observations": self._worklist.superseded,
