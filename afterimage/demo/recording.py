@@ -86,7 +86,9 @@ class LiveRecording:
         )
 
     def _add_imputed(self, seen: Observation) -> None:
-        """Keep the imputation that rests on the most sensors, best after its sources' windows have settled."""
+        """Keep the imputation of an absent sensor that rests on the most others, once their windows have settled."""
+        if self.last is None or self.last.presence[seen.modality]:
+            return
         time_s = self.seconds(seen.published_ns)
         span = self.plan.span_at(seen.published_ns - self.start_ns)
         if span is None or not is_settled(time_s, span.start_ns / NS_PER_S, self.window_s, seen.sources):

@@ -1,0 +1,68 @@
+"""``afterimage run``: the node. Sensors in, decisions out, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from afterimage.cli.arguments import JsonOption, RigOption, write_json
+
+
+def run(
+    engine: Annotated[Path, typer.Argument(help="A compiled engine folder or a bundle.", exists=True)],
+    rig: RigOption = "commands-4",
+    compare: Annotated[
+        str, typer.Option(help="Other fill policies to decide by on every tick, with commas: hold,zero.")
+    ] = "",
+    frames: Annotated[str | None, typer.Option(help="Endpoint that sensors connect to.")] = None,
+    decisions: Annotated[str | None, typer.Option(help="Endpoint that clients connect to.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Stop after this long. Default: until Ctrl-C.")
+    ] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Run the node of a rig: take frames in, watch every sensor's health, publish one fused decision per tick.
+
+    Examples:
+
+      afterimage run runs/svae/engine
+
+      afterimage run runs/svae/bundle --rig my-rig.yaml --compare hold,zero --json statistics.json
+    """
+    from typing import cast, get_args
+
+    from engines.session import open_session
+    from runtime.node import Node
+    from runtime.rig import FillPolicy, load_rig
+    from runtime.transport.endpoints import Endpoints, default_endpoints
+
+    policies = tuple(p for p in compare.split(",") if p)
+    if unknown := [p for p in policies if p not in get_args(FillPolicy)]:
+        raise typer.BadParameter(
+            f"--compare takes {', '.join(get_args(FillPolicy))}, got {', '.join(unknown)}"
+        )
+    loaded = load_rig(rig)
+    default = default_endpoints(loaded.name)
+    endpoints = Endpoints(frames or default.frames, decisions or default.decisions)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with (
+        open_session(engine) as session,
+        Node(loaded, session, endpoints, compare=cast("tuple[FillPolicy, ...]", policies)) as node,
+    ):
+        typer.echo(
+            f"rig {loaded.name}, bundle {session.bundle_hash} on {session.backend}: "
+            f"frames {endpoints.frames}, decisions {endpoints.decisions}",
+            err=True,
+        )
+        until = None if seconds is None else time.monotonic_ns() + round(seconds * 1e9)
+        statistics = node.run(stop, until_ns=until)
+    if json_file is not None:
+        write_json(json_file, json.dumps(statistics, indent=1))

@@ -1,0 +1,227 @@
+"""The live part of the demo: a node process, sensor processes that break on schedule, and this process as client."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from afterimage.demo.recording import LiveRecording
+from afterimage.demo.view import LiveState, render
+from engines.bundle import Manifest
+from runtime.client import Client
+from runtime.rig import Rig
+from runtime.sensors.faults import FaultSchedule
+from runtime.sensors.moments import MomentSource
+from runtime.sensors.playback import plan_for
+from runtime.sensors.process import spawn_sensors
+from runtime.transport.endpoints import Endpoints
+from runtime.wire import Decision
+
+_SETTLE_S = 4.5
+"""Seconds of healthy play before the first fault: the longest window fills and the first decisions settle."""
+_REDRAW_S = 0.15
+
+
+class NodeError(Exception):
+    """The node process did not start or died; the message holds its last words."""
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """What came of a live run: the recording, the node's own statistics, the sensors' counts, its length."""
+
+    recording: LiveRecording
+    statistics: dict[str, Any]
+    sensors: dict[str, list[dict[str, Any]]]
+    span_s: tuple[float, float]
+
+
+def demo_schedule(
+    rig: Rig, manifest: Manifest, seed: int, *, fault_s: float, pause_s: float
+) -> FaultSchedule:
+    """The demo's faults: each sensor silenced, then pairs, then all but one, then the ones that lie.
+
+    After each fault comes the time that its slowest window needs to fill again, plus ``pause_s``.
+    """
+    window_s = {m.name: (m.window + m.hop) / m.rate_hz for m in manifest.modalities}
+    plain = FaultSchedule.demo(rig, seed, first_s=0, fault_s=fault_s, recovery_s=0)
+    at, faults = _SETTLE_S, []
+    for fault in plain.faults:
+        faults.append(fault.model_copy(update={"start_s": at, "end_s": at + fault_s}))
+        at += fault_s + pause_s + max(window_s[m] for m in fault.modalities)
+    return plain.model_copy(update={"faults": tuple(faults)})
+
+
+def play_live(
+    engine: Path,
+    rig: Rig,
+    manifest: Manifest,
+    source: MomentSource,
+    data_dir: Path | None,
+    schedule: FaultSchedule,
+    *,
+    seed: int,
+    console: Console,
+    animate: bool,
+) -> LiveRun:
+    """Run node and sensors as processes, through the whole schedule, and keep what the node publishes.
+
+    Args:
+        engine: compiled engine folder.
+        rig: the sensors.
+        manifest: of the engine's bundle.
+        source: what the sensor processes play; opened here only to know the truth.
+        data_dir: folder of the packs, for recorded data.
+        schedule: the faults.
+        seed: of the order of moments.
+        console: where the view goes.
+        animate: draw the live view; otherwise a line per fault.
+
+    Raises:
+        NodeError: the node did not start or died.
+        SensorProcessError: a sensor did not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="afterimage-demo-") as folder:
+        endpoints = Endpoints(f"ipc://{folder}/frames", f"ipc://{folder}/decisions")
+        statistics_file = Path(folder) / "statistics.json"
+        node = _start_node(engine, rig, endpoints, statistics_file, Path(folder) / "node.log")
+        try:
+            with (
+                Client(
+                    rig, ("fused", "health", "imputed/"), endpoint=endpoints.decisions, queue=2048
+                ) as client,
+                spawn_sensors(
+                    rig.modality_names,
+                    endpoints.frames,
+                    data=source.name,
+                    data_dir=data_dir,
+                    split="test",
+                    plan_seed=seed,
+                    faults=schedule,
+                ) as sensors,
+            ):
+                # The node has been waiting for sensors that are still opening their packs; it is meant to.
+                start_ns = sensors.start()
+                recording = LiveRecording(
+                    classes=manifest.classes,
+                    plan=plan_for(source, "test", seed),
+                    start_ns=start_ns,
+                    window_s={
+                        m.name: 0.0 if m.window == 1 else m.window / m.rate_hz for m in manifest.modalities
+                    },
+                    schedule=schedule,
+                )
+                end_s = schedule.faults[-1].end_s + _SETTLE_S
+                _follow(client, recording, end_s, console, animate, lambda: _check(node, folder))
+                counts = sensors.stop()
+            node.send_signal(signal.SIGTERM)
+            node.wait(10)
+            statistics = json.loads(statistics_file.read_text())
+        finally:
+            if node.poll() is None:
+                node.kill()
+                node.wait()
+    return LiveRun(recording, statistics, counts, (_SETTLE_S, end_s))
+
+
+def _start_node(
+    engine: Path, rig: Rig, endpoints: Endpoints, statistics: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    """The node as users run it; waits until it is bound."""
+    command = [
+        sys.executable, "-m", "afterimage", "run", str(engine), "--rig", rig.name, "--compare", "hold,zero",
+        "--frames", endpoints.frames, "--decisions", endpoints.decisions, "--json", str(statistics),
+    ]  # fmt: skip
+    with log.open("wb") as sink:
+        node = subprocess.Popen(command, stdout=sink, stderr=sink, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while "decisions ipc" not in log.read_text():
+        if node.poll() is not None or time.monotonic() > deadline:
+            node.kill()
+            raise NodeError(f"the node did not start: {log.read_text()[-2000:].strip() or 'it said nothing'}")
+        time.sleep(0.05)
+    return node
+
+
+def _check(node: subprocess.Popen[bytes], folder: str) -> None:
+    if node.poll() is not None:
+        raise NodeError(f"the node died: {(Path(folder) / 'node.log').read_text()[-2000:].strip()}")
+
+
+def _follow(
+    client: Client,
+    recording: LiveRecording,
+    end_s: float,
+    console: Console,
+    animate: bool,
+    check: Callable[[], None],
+) -> None:
+    """Take in messages until the end of the schedule, showing how it goes."""
+    now_s, shown_s, said = 0.0, -1.0, ""
+    counts = {"ticks": 0, "missed": 0}
+    with Live(console=console, auto_refresh=False, transient=True) if animate else _Silent() as live:
+        while now_s < end_s:
+            message = client.receive(timeout_s=0.2)
+            now_s = recording.seconds(time.monotonic_ns())
+            if message is None:
+                check()
+                continue
+            before = recording.last
+            recording.add(message)
+            if isinstance(message, Decision):
+                counts["ticks"] += 1
+                counts["missed"] += message.tick - before.tick - 1 if before is not None else 0
+            fault = recording.fault_at(now_s)
+            if animate and recording.ticks and now_s - shown_s > _REDRAW_S:
+                live.update(render(_state(recording, now_s, end_s, fault, counts)), refresh=True)
+                shown_s = now_s
+            elif not animate and fault != said and now_s > 0:
+                console.print(f"  {now_s:6.1f} s  {fault}", highlight=False)
+                said = fault
+
+
+class _Silent:
+    """Stands where the live view would, when nobody watches."""
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def update(self, *_: object, **__: object) -> None:
+        """Draw nothing."""
+
+
+def _state(
+    recording: LiveRecording, now_s: float, end_s: float, fault: str, counts: dict[str, int]
+) -> LiveState:
+    tick, decision = recording.ticks[-1], recording.last
+    assert decision is not None  # ticks are made from decisions
+    return LiveState(
+        elapsed_s=now_s,
+        total_s=end_s,
+        fault=fault,
+        states=tick.states,
+        ages_ms={m: r.age_ms for m, r in decision.modalities.items()},
+        imputed=tick.imputed,
+        classes=recording.classes,
+        probabilities=tick.probabilities,
+        label=tick.label,
+        truth=tick.truth,
+        others=tick.others,
+        frame_to_decision_ms=tick.frame_to_decision_ms,
+        ticks=counts["ticks"],
+        missed=counts["missed"],
+    )
