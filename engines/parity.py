@@ -138,7 +138,7 @@ class _Golden:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self._path = path
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 self._arrays = {name: arrays[name] for name in arrays.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
             raise BundleError(f"{path}: cannot be read: {e}; export the bundle again") from e
@@ -163,7 +163,8 @@ class _Golden:
             raise BundleError(
                 f"{self._path}: {name}: expected shape (B, {', '.join(map(str, shape))}), got {value.shape}"
             )
-        return value
+        array: npt.NDArray[Any] = value
+        return array
 
     def mask(self, pattern: int) -> Array:
         """The presence mask of a pattern, one row per golden row."""
@@ -173,7 +174,8 @@ class _Golden:
 
 def _in_batches(call: Callable[[Array], Array], rows: npt.NDArray[Any], limit: int | None) -> Array:
     step = limit or len(rows)
-    return np.concatenate([call(rows[i : i + step]) for i in range(0, len(rows), step)])
+    parts: list[Array] = [call(rows[i : i + step]) for i in range(0, len(rows), step)]
+    return np.concatenate(parts)
 
 
 def _windows(session: Session, golden: _Golden, limit: int | None) -> Iterator[Comparison]:

@@ -117,9 +117,13 @@ class Buffer:
         self._shape = shape
         self._row = int(np.prod(shape, dtype=np.int64)) * np.dtype(np.float32).itemsize
         size = batch * self._row
-        self._host: int | None = None
         self.device: int | None = int(checked("cudaMalloc", cudart.cudaMalloc(size)))
-        self._host = int(checked("cudaMallocHost", cudart.cudaMallocHost(size)))
+        self._host: int | None = None
+        try:
+            self._host = int(checked("cudaMallocHost", cudart.cudaMallocHost(size)))
+        except EngineError:
+            self.close()
+            raise
         flat = (ctypes.c_float * (size // 4)).from_address(self._host)
         self._array: Array = np.ctypeslib.as_array(flat).reshape(batch, *shape)
 

@@ -84,6 +84,7 @@ class _Graph:
         self._log = log
         self._signature = signature
         self._buffers: dict[str, Buffer] = {}
+        self._checked_rows: set[int] = set()
         self._engine: Any = runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise EngineError(f"{path}: {library.__name__} cannot load it on this GPU: {log.last_error()}")
@@ -110,6 +111,7 @@ class _Graph:
                     f"graph {self._name!r}: input {name!r}: shape {(rows, *shape)} was refused: "
                     f"{self._log.last_error()}"
                 )
+        self._check_outputs(rows)
         if not self._context.execute_async_v3(int(stream.handle)):
             raise EngineError(f"graph {self._name!r} failed: {self._log.last_error()}")
         for name in self._signature.outputs:
@@ -125,6 +127,18 @@ class _Graph:
         self._context = None
         self._engine = None
 
+    def _check_outputs(self, rows: int) -> None:
+        """Refuse outputs larger than their buffers, once per batch size; the engine would write past the end."""
+        if rows in self._checked_rows:
+            return
+        for name, shape in self._signature.outputs.items():
+            found = tuple(self._context.get_tensor_shape(name))
+            if found != (rows, *shape):
+                raise EngineError(
+                    f"graph {self._name!r}: output {name!r}: expected shape {(rows, *shape)}, got {found}"
+                )
+        self._checked_rows.add(rows)
+
     def _check(self, library: Any) -> None:
         """Refuse an engine whose tensors are not those of the manifest: addresses would be read out of bounds."""
         engine = self._engine
@@ -138,11 +152,10 @@ class _Graph:
             dims, dtype = tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name)
             mode = engine.get_tensor_mode(name)
             is_input = name in self._signature.inputs
-            if (
-                dims[1:] != shape
-                or dtype != library.float32
-                or (mode == library.TensorIOMode.INPUT) != is_input
-            ):
+            agree = len(dims) == 1 + len(shape) and all(
+                d in (s, -1) for d, s in zip(dims[1:], shape, strict=True)
+            )
+            if not agree or dtype != library.float32 or (mode == library.TensorIOMode.INPUT) != is_input:
                 raise EngineError(
                     f"graph {self._name!r}: tensor {name!r}: expected float32 (batch, {', '.join(map(str, shape))}), "
                     f"got {dtype} {dims}"
