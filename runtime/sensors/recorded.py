@@ -158,7 +158,8 @@ class _Words:
     def read(self, modality: str, row: int, start: int, count: int) -> npt.NDArray[Any]:
         """The clip, repeated; (count,) int16."""
         wave = self._waves[np.searchsorted(self._loaded_rows, row)]
-        return wave[np.arange(start, start + count) % len(wave)]
+        played: npt.NDArray[np.int16] = wave[np.arange(start, start + count) % len(wave)]
+        return played
 
 
 class _Trials:

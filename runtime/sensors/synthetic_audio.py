@@ -8,6 +8,7 @@ noise differ from moment to moment.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,8 @@ WORDS: dict[str, tuple[Sound, ...]] = {
 
 _FRAME_S = 0.005  # the tracks' own rate
 _HARMONICS = 28
+_WIDTHS_HZ = (90.0, 130.0, 180.0)
+_GAINS = (1.0, 0.55, 0.3)
 
 
 def speak(word: str, rng: np.random.Generator, *, rate_hz: int = 16000) -> Array:
@@ -81,20 +84,25 @@ def speak(word: str, rng: np.random.Generator, *, rate_hz: int = 16000) -> Array
     speed, tract = rng.uniform(0.75, 1.3), rng.uniform(0.84, 1.2)
     lengths = np.array([s.seconds * rng.uniform(0.75, 1.3) for s in sounds]) / speed
     ends = np.cumsum(lengths)
-    frames = np.arange(0, ends[-1], _FRAME_S)
+    frames = np.arange(0, ends[-1] + _FRAME_S, _FRAME_S)
     middles = ends - lengths / 2
-    jitter = rng.normal(1.0, 0.06, (len(sounds), 3)) * tract
+    jitter = rng.normal(1.0, 0.10, (len(sounds), 3)) * tract
     formants = np.array([s.formants_hz for s in sounds]) * jitter
     tracks = np.stack([np.interp(frames, middles, formants[:, k]) for k in range(3)])
-    voice = _smooth(np.array([s.voice for s in sounds])[np.searchsorted(ends, frames, side="right")])
-    samples = round(ends[-1] * rate_hz)
-    wave = _voiced(rng, frames, tracks, voice, tract, samples, rate_hz)
+    sounding = np.minimum(np.searchsorted(ends, frames, side="right"), len(sounds) - 1)
+    voice = _smooth(np.array([s.voice for s in sounds])[sounding])
+    # Short vocal tracts go with high pitch, loosely.
+    pitch = 125 * tract**2 * np.exp(rng.normal(0, 0.25))
+    contour = pitch * (1 + rng.uniform(-0.25, 0.25) * (frames / frames[-1] - 0.5))
+    contour *= np.exp(np.cumsum(rng.normal(0, 0.004, len(frames))))
+    wave = _voiced(rng, contour, tracks, voice, rate_hz)[: round(ends[-1] * rate_hz)]
     for sound, end, length in zip(sounds, ends, lengths, strict=True):
         if sound.hiss > 0:
             begin, count = round((end - length) * rate_hz), round(length * rate_hz)
             part = wave[begin : begin + count]
             part += 0.6 * sound.hiss * _band_noise(rng, len(part), sound.hiss_hz * tract, rate_hz)
-    return (wave / np.abs(wave).max()).astype(np.float32)
+    spoken: Array = wave / np.abs(wave).max()
+    return spoken
 
 
 def _smooth(track: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -105,36 +113,43 @@ def _smooth(track: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _voiced(
     rng: np.random.Generator,
-    frames: npt.NDArray[np.float64],
+    contour: npt.NDArray[np.float64],
     tracks: npt.NDArray[np.float64],
     voice: npt.NDArray[np.float64],
-    tract: float,
-    samples: int,
     rate_hz: int,
-) -> npt.NDArray[np.float32]:
-    """Sum of harmonics of the pitch, weighted by the resonances at each moment; (samples,) float32."""
-    # Short vocal tracts go with high pitch, loosely.
-    pitch = 125 * tract**2 * np.exp(rng.normal(0, 0.25))
-    contour = pitch * (1 + rng.uniform(-0.25, 0.25) * (frames / frames[-1] - 0.5)) * np.exp(
-        np.cumsum(rng.normal(0, 0.004, len(frames)))
-    )
-    time = np.arange(samples) / rate_hz
-    phase = 2 * np.pi * np.cumsum(np.interp(time, frames, contour)) / rate_hz
-    wave = np.zeros(samples, np.float32)
-    widths, gains = (90.0, 130.0, 180.0), (1.0, 0.55, 0.3)
-    for k in range(1, _HARMONICS + 1):
-        frequency = k * contour
-        level = sum(
-            gain / (1 + ((frequency - track) / width) ** 2)
-            for track, width, gain in zip(tracks, widths, gains, strict=True)
-        )
-        # The glottal source falls off with frequency; nothing above the band.
-        level = level * voice / k**0.5 * (frequency < 0.45 * rate_hz)
-        if level.max() > 1e-3:
-            wave += np.interp(time, frames, level).astype(np.float32) * np.sin(
-                (k * phase + rng.uniform(0, 2 * np.pi)).astype(np.float32)
-            )
-    return wave / max(float(np.abs(wave).max()), 1e-6)
+) -> Array:
+    """Sum of harmonics of the pitch, weighted by the resonances at each moment, with unit peak.
+
+    Args:
+        rng: source of randomness, for the phases.
+        contour: (F,) pitch in Hz, frame by frame.
+        tracks: (3, F) resonances in Hz.
+        voice: (F,) loudness.
+        rate_hz: samples per second.
+
+    Returns:
+        ((F - 1) * samples per frame,) float32.
+    """
+    number = np.arange(1, _HARMONICS + 1)[:, None]
+    frequency = number * contour
+    level = np.zeros_like(frequency)
+    for track, width, gain in zip(tracks, _WIDTHS_HZ, _GAINS, strict=True):
+        level += gain / (1 + ((frequency - track) / width) ** 2)
+    # The glottal source falls off with frequency; nothing above the band.
+    level *= voice / np.sqrt(number) * (frequency < 0.45 * rate_hz)
+    hop = round(_FRAME_S * rate_hz)
+    along = (np.arange(hop) / hop).astype(np.float32)
+    pitch = contour[:-1, None] + np.diff(contour)[:, None] * along
+    turn = np.exp(2j * np.pi * np.cumsum(pitch) / rate_hz).astype(np.complex64)
+    # Harmonic k is the k-th power of the fundamental, turned by a random phase.
+    start = np.exp(2j * np.pi * rng.random(_HARMONICS)).astype(np.complex64)
+    power = np.ones_like(turn)
+    wave = np.zeros(pitch.shape, np.float32)
+    for k, track in enumerate(level.astype(np.float32)):
+        power = power * turn
+        loud = track[:-1, None] + np.diff(track)[:, None] * along
+        wave += loud * (start[k] * power).imag.reshape(pitch.shape)
+    return wave.reshape(-1) / max(float(np.abs(wave).max()), 1e-6)
 
 
 def _band_noise(rng: np.random.Generator, samples: int, centre_hz: float, rate_hz: int) -> Array:
@@ -159,12 +174,20 @@ def _room(rng: np.random.Generator, rate_hz: int) -> npt.NDArray[np.float64]:
     return answer
 
 
-def _coloured_noise(rng: np.random.Generator, samples: int, rate_hz: int) -> npt.NDArray[np.float64]:
-    """Unit-rms noise with a spectrum between white and brown."""
-    bins = np.fft.rfftfreq(samples, 1 / rate_hz)
-    spectrum = np.fft.rfft(rng.standard_normal(samples)) / np.maximum(bins, 60) ** rng.uniform(0.0, 1.0)
-    noise = np.fft.irfft(spectrum, samples)
-    return noise / noise.std()
+@lru_cache(maxsize=4)
+def _log_bins(samples: int, rate_hz: int) -> Array:
+    """Natural logarithm of the bins of a real transform, in Hz, from 60 Hz up."""
+    bins: Array = np.log(np.maximum(np.fft.rfftfreq(samples, 1 / rate_hz), 60)).astype(np.float32)
+    return bins
+
+
+def _coloured_noise(rng: np.random.Generator, samples: int, rate_hz: int) -> Array:
+    """(samples,) float32 noise of unit rms with a spectrum between white and brown."""
+    slope = np.exp(np.float32(-rng.uniform(0.0, 1.0)) * _log_bins(samples, rate_hz))
+    spectrum = np.fft.rfft(rng.standard_normal(samples, np.float32)) * slope
+    noise: Array = np.fft.irfft(spectrum, samples).astype(np.float32)
+    noise /= noise.std()
+    return noise
 
 
 def draw_utterances(
@@ -184,14 +207,16 @@ def draw_utterances(
     clean = speak(word, rng, rate_hz=rate_hz)
     room = _room(rng, rate_hz)
     # One second, wrapped: the room's tail reaches into the next repetition.
-    one = np.zeros(rate_hz)
+    one = np.zeros(rate_hz, np.float32)
     one[: len(clean)] = clean
-    answered = np.fft.irfft(np.fft.rfft(one) * np.fft.rfft(room, rate_hz), rate_hz)
+    answered = np.fft.irfft(np.fft.rfft(one) * np.fft.rfft(room, rate_hz), rate_hz).astype(np.float32)
     answered = np.roll(answered, rng.integers(0, rate_hz - len(clean)))
     samples = round(seconds * rate_hz)
     speech = np.resize(answered, samples)
-    snr_db = rng.uniform(-4, 20)
+    # Low enough that some words drown: the ear alone is not to be sure.
+    snr_db = rng.uniform(-16, 6)
     loud = float(np.sqrt((clean**2).mean()))
-    mixed = speech + loud * 10 ** (-snr_db / 20) * _coloured_noise(rng, samples, rate_hz)
+    mixed = speech + np.float32(loud * 10 ** (-snr_db / 20)) * _coloured_noise(rng, samples, rate_hz)
     peak = float(np.abs(mixed).max())
-    return np.round(mixed * (32767 * rng.uniform(0.08, 0.8) / peak)).astype(np.int16)
+    gain = np.float32(32767 * rng.uniform(0.08, 0.8) / peak)
+    return np.rint(mixed * gain).astype(np.int16)

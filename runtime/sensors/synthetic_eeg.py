@@ -48,16 +48,16 @@ def _background(rng: np.random.Generator, rate_hz: float, samples: int) -> npt.N
     sources = 12
     bins = np.fft.rfftfreq(samples, 1 / rate_hz)
     slope = rng.uniform(0.7, 1.2)
-    spectrum = (rng.standard_normal((len(bins), sources)) + 1j * rng.standard_normal((len(bins), sources))) / np.maximum(
-        bins, 0.6
-    )[:, None] ** slope
+    white = rng.standard_normal((len(bins), sources)) + 1j * rng.standard_normal((len(bins), sources))
+    spectrum = white / np.maximum(bins, 0.6)[:, None] ** slope
     activity = np.fft.irfft(spectrum, samples, axis=0)
     activity /= activity.std(axis=0)
     # Neighbouring channels share much: a common part and an own one.
     mixing = 0.8 * rng.normal(0, 1, (sources, 1)) + 0.6 * rng.normal(0, 1, (sources, CHANNELS))
     mixing /= np.linalg.norm(mixing, axis=0)
     level = rng.uniform(9, 18)
-    return level * (activity @ mixing) + rng.normal(0, rng.uniform(0.5, 1.2), (samples, CHANNELS))
+    mixed: npt.NDArray[np.float64] = level * (activity @ mixing) + rng.normal(0, rng.uniform(0.5, 1.2), (samples, CHANNELS))
+    return mixed
 
 
 def _alpha(
@@ -78,7 +78,7 @@ def _flicker_response(
 ) -> npt.NDArray[np.float64]:
     """The response at the flicker frequency and twice that, after its latency; attention drifts a little."""
     # Faster flicker gives a weaker response.
-    strength = rng.lognormal(0.25, 0.55) * (15.0 / frequency_hz) ** 0.5
+    strength = rng.lognormal(0.50, 0.55) * (15.0 / frequency_hz) ** 0.5
     rise = np.clip((t - _ONSET_S) / _RISE_S, 0, 1)
     attention = rise * (1 + 0.3 * np.sin(2 * np.pi * rng.uniform(0.1, 0.4) * t + rng.uniform(0, 2 * np.pi)))
     response = np.zeros((len(t), CHANNELS))
@@ -87,7 +87,8 @@ def _flicker_response(
         # Channels lag each other slightly, as the response spreads over the cortex.
         phase = rng.uniform(0, 2 * np.pi) + rng.normal(0, 0.35, CHANNELS)
         response += share * pattern * np.sin(2 * np.pi * harmonic * frequency_hz * t[:, None] + phase)
-    return strength * attention[:, None] * response
+    response *= strength * attention[:, None]
+    return response
 
 
 def _blinks(rng: np.random.Generator, t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -124,7 +124,8 @@ def rotation(pitch: float, yaw: float, roll: float) -> Array:
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return (about_z @ about_y @ about_x).astype(np.float32)
+    turned: Array = (about_z @ about_y @ about_x).astype(np.float32)
+    return turned
 
 
 def _motion(rng: np.random.Generator, rest: npt.ArrayLike, swing: float) -> Motion:
@@ -154,7 +155,7 @@ def _hand(sign: tuple[bool, ...], rng: np.random.Generator) -> tuple[Array, Arra
         direction = np.array([np.sin(lean) * np.cos(bend), -np.cos(lean) * np.cos(bend), -np.sin(bend)])
         across = np.cross(direction, [0.3, 0.2, 1.0])
         across /= np.linalg.norm(across)
-        thickness = (0.0105 if thumb else 0.0090) * rng.uniform(0.9, 1.15)
+        thickness = (0.0115 if thumb else 0.0105) * rng.uniform(0.9, 1.15)
         centres.append(_FINGER_BASE[finger] + direction * length / 2)
         radii.append(np.array([length * 0.62, thickness, thickness]))
         axes.append(np.stack([direction, across, np.cross(direction, across)]))
@@ -173,16 +174,16 @@ def draw_scene(sign: str, rng: np.random.Generator) -> Scene:
         KeyError: a sign that is not in ``SIGNS``.
     """
     centres, radii, axes = _hand(SIGNS[sign], rng)
-    depth = rng.uniform(0.60, 0.95)
+    depth = rng.uniform(0.55, 0.85)
     centre = rng.normal(0, 0.018, 2)
-    angles = rng.normal(0, 1, 3) * (0.30, 0.38, 0.30)
-    occluded = rng.random() < 0.45
+    angles = rng.normal(0, 1, 3) * (0.22, 0.28, 0.24)
+    occluded = rng.random() < 0.35
     bar_at = (*(centre + rng.normal(0, 0.045, 2)), depth - rng.uniform(0.10, 0.2)) if occluded else (0, 0, -1.0)
     skin = np.array([0.85, 0.62, 0.50]) * rng.uniform(0.45, 1.1) + rng.normal(0, 0.05, 3)
     # Bar, wall and box may well have the colour of the hand: RGB alone is not to be an easy outline.
-    others = rng.uniform(0.1, 0.9, (3, 3)) * 0.6 + np.clip(skin, 0.1, 0.9) * 0.4
+    others = rng.uniform(0.1, 0.9, (3, 3)) * 0.75 + np.clip(skin, 0.1, 0.9) * 0.25
     light = np.array([rng.normal(0, 0.7), rng.normal(-0.4, 0.6), -1.0])
-    wall_depth = depth + rng.uniform(0.15, 1.6)
+    wall_depth = depth + rng.uniform(0.25, 1.6)
     wall_tilt = rng.normal(0, 0.25, 2)
     return Scene(
         centres=centres,
@@ -191,19 +192,19 @@ def draw_scene(sign: str, rng: np.random.Generator) -> Scene:
         angles=_motion(rng, angles, 0.16),
         position=_motion(rng, [*centre, depth], 0.010),
         bar=_motion(rng, [*bar_at, rng.uniform(0, np.pi)], 0.012),
-        bar_half=np.array([0.4, rng.uniform(0.006, 0.026), 0.01], np.float32),
+        bar_half=np.array([0.4, rng.uniform(0.005, 0.020), 0.01], np.float32),
         wall=(np.array([*wall_tilt, 1.0]) / wall_depth).astype(np.float32),
         box_centre=np.array([*rng.normal(0, 0.12, 2), depth + rng.uniform(0.1, 0.35)], np.float32),
         box_half=rng.uniform(0.02, 0.09, 3).astype(np.float32),
         box_axes=rotation(*rng.uniform(-0.8, 0.8, 3)),
         albedo=np.clip(np.vstack([skin, others]), 0.05, 1.0).astype(np.float32),
         texture=(rng.normal(0, 1, (4, 3)) * [[220], [150], [25], [60]]).astype(np.float32),
-        texture_gain=rng.uniform(0.05, 0.35, 4).astype(np.float32),
+        texture_gain=rng.uniform(0.05, 0.25, 4).astype(np.float32),
         light=(light / np.linalg.norm(light)).astype(np.float32),
         light_colour=(rng.uniform(0.30, 1.15) * rng.uniform(0.8, 1.2, 3)).astype(np.float32),
         ambient=float(rng.uniform(0.2, 0.6)),
-        rgb_noise=float(rng.uniform(3, 16)),
-        hole_blobs=float(rng.uniform(0.02, 0.30)),
+        rgb_noise=float(rng.uniform(3, 11)),
+        hole_blobs=float(rng.uniform(0.02, 0.20)),
         hole_phase=np.column_stack([rng.normal(0, 9, (6, 2)), rng.uniform(0, 2 * np.pi, 6)]).astype(np.float32),
         depth_noise=float(rng.uniform(2.0, 7.0)),
     )
@@ -285,14 +286,15 @@ def shade(scene: Scene, surface: Surface, rng: np.random.Generator) -> npt.NDArr
     # Shot noise grows with the square root of the signal, read noise is always there.
     spread = scene.rgb_noise * np.sqrt(0.3 + colour / 180)
     noisy = colour + spread * rng.standard_normal(colour.shape, np.float32)
-    return np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
+    image: npt.NDArray[np.uint8] = np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
+    return image
 
 
 def measure_depth(scene: Scene, surface: Surface, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
     """The depth image: noise that grows with distance, and holes.
 
-    Holes (0) are where the surface is seen at a grazing angle, at most edges, in blobs, at random pixels, and beyond the
-    camera's reach.
+    Holes (0) are where the surface is seen at a grazing angle, at most edges, in blobs, at random pixels, and beyond
+    the camera's reach.
 
     Returns:
         (64, 64) uint16 millimetres.
@@ -301,12 +303,12 @@ def measure_depth(scene: Scene, surface: Surface, rng: np.random.Generator) -> n
     metres = np.minimum(depth, 10.0)
     noise = (0.001 * scene.depth_noise) * metres**2 * rng.standard_normal(depth.shape, np.float32)
     view = (_RAYS / np.linalg.norm(_RAYS, axis=0)).T.reshape(SIZE, SIZE, 3)
-    grazing = np.abs((surface.normal * view).sum(axis=-1)) < 0.30
+    grazing = np.abs((surface.normal * view).sum(axis=-1)) < 0.25
     step = np.zeros_like(depth)
     step[:, 1:] = np.abs(np.diff(depth, axis=1))
     step[1:] = np.maximum(step[1:], np.abs(np.diff(depth, axis=0)))
     dice = rng.random(depth.shape, np.float32)
-    edge = (step > 0.03) & (dice < 0.75)
+    edge = (step > 0.03) & (dice < 0.6)
     speckle = dice > 0.985
     x, y = _RAYS[0].reshape(SIZE, SIZE) / _HALF_FIELD, _RAYS[1].reshape(SIZE, SIZE) / _HALF_FIELD
     waves = sum(np.sin(kx * x / 2 + ky * y / 2 + phase) for kx, ky, phase in scene.hole_phase)

@@ -1,0 +1,1 @@
+"""Training data: windows cut from moments, batches with exact resume, planned missingness."""

@@ -1,4 +1,4 @@
-"""Which labels and modalities a training set goes without: a plan from the configuration, deterministic masks from it."""
+"""Which labels and modalities a training set goes without: a configured plan, and the masks drawn from it."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +62,7 @@ class BatchSampler:
         seed: int,
         plan: MissingnessPlan | None = None,
         *,
-        views: int | None | str = "default",
+        views: Literal["default"] | int | None = "default",
     ) -> None:
         self._windows = WindowSet(source, split, lengths)
         count = len(self._windows)
@@ -74,7 +74,7 @@ class BatchSampler:
         self.labels = np.where(labelled, self._windows.labels, -1)
         if views == "default":
             views = None if source.name == "recorded" else 1
-        self._kept = None if views is None else KeptWindows(self._windows, int(views), seed)
+        self._kept = None if views is None else KeptWindows(self._windows, views, seed)
         self._epoch, self._position = 0, 0
         self._draw_epoch()
 

@@ -79,11 +79,13 @@ class WindowSet:
         Returns:
             Modality -> (B, *window_shape) in the raw dtype.
         """
+        # Moment by moment, so that a source that renders shares one scene between RGB and depth.
+        examples = [
+            [self._read(modality, int(m), float(t)) for modality in self.lengths]
+            for m, t in zip(moments, ends_s, strict=True)
+        ]
         return {
-            modality: np.stack(
-                [self._read(modality, int(m), float(t)) for m, t in zip(moments, ends_s, strict=True)]
-            )
-            for modality in self.lengths
+            modality: np.stack([example[k] for example in examples]) for k, modality in enumerate(self.lengths)
         }
 
     def _read(self, modality: str, moment: int, end_s: float) -> npt.NDArray[Any]:
