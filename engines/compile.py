@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from engines.backends.interface import BackendStatus
+from engines.backends.availability import available_backends
 from engines.bundle import (
     GOLDEN_NAME,
     MANIFEST_NAME,
@@ -35,20 +34,12 @@ from engines.parity import THRESHOLD, check_parity
 from engines.session import load_session
 from engines.targets import Target
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[int, int, str], None]
 
 
-def available_backends() -> list[BackendStatus]:
-    """Every backend, and whether it can build and run engines on this machine."""
-    from engines.backends import onnxruntime, tensorrt
-
-    return [onnxruntime.status(), tensorrt.status("tensorrt-rtx"), tensorrt.status("tensorrt")]
-
-
-def engine_cache() -> Path:
-    """Where engines go without an output folder: ``$XDG_CACHE_HOME`` or ``~/.cache``, ``afterimage/engines``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "afterimage" / "engines"
+def engine_folder(bundle: Path, target: Target, key: str) -> Path:
+    """Where an engine goes without an output folder: beside the bundle, ``engines/<target>-<key>``."""
+    return bundle.resolve().parent / "engines" / f"{target.name}-{key}"
 
 
 def compile_bundle(
@@ -62,9 +53,9 @@ def compile_bundle(
     Args:
         bundle: the bundle folder; every hash is verified.
         target: what to compile for.
-        out: the engine folder; None puts it into :func:`engine_cache`. An engine that is there is replaced unless it
+        out: the engine folder; None puts it beside the bundle (:func:`engine_folder`). An engine that is there is replaced unless it
             is the same; a folder that holds anything else is refused.
-        progress: called as ``progress(graph, done, total)`` before each graph.
+        progress: called as ``progress(done, total, graph)`` before each graph, and once more at the end.
 
     Returns:
         the engine folder.
@@ -76,7 +67,7 @@ def compile_bundle(
     """
     manifest = load_manifest(bundle)
     key = engine_key(manifest.hash, target)
-    folder = engine_cache() / f"{target.name}-{key}" if out is None else out
+    folder = engine_folder(bundle, target, key) if out is None else out
     if _reusable(folder, key):
         return folder
     if (
@@ -112,8 +103,10 @@ def _build(bundle: Path, manifest: Manifest, target: Target, folder: Path, progr
     graphs = graph_names(manifest)
     for done, graph in enumerate(graphs):
         if progress is not None:
-            progress(graph, done, len(graphs))
+            progress(done, len(graphs), graph)
         _compile_graph(bundle / f"{graph}.onnx", graph, manifest, target, folder)
+    if progress is not None:
+        progress(len(graphs), len(graphs), "parity")
     for name in (MANIFEST_NAME, GOLDEN_NAME):
         shutil.copyfile(bundle / name, folder / name)
     parity = _parity(manifest, target, folder)

@@ -7,10 +7,10 @@ import platform
 import numpy as np
 import pytest
 
-from engines import compile as compiling
 from engines import engine as engine_module
 from engines.bundle import BundleError, load_manifest
-from engines.compile import available_backends, compile_bundle
+from engines.backends.availability import available_backends
+from engines.compile import compile_bundle
 from engines.engine import load_engine
 from engines.errors import BackendUnavailableError, CompileError, EngineError
 from engines.session import open_session
@@ -25,11 +25,12 @@ def engine(tiny_bundle, tmp_path):
 def test_cpu_engine_records_everything_and_computes_the_same(tiny_bundle, tmp_path):
     seen = []
     folder = compile_bundle(
-        tiny_bundle, load_target("cpu"), tmp_path / "engine", progress=lambda g, i, n: seen.append((g, i, n))
+        tiny_bundle, load_target("cpu"), tmp_path / "engine", progress=lambda *step: seen.append(step)
     )
     assert folder == tmp_path / "engine"
-    assert len(seen) == 13
-    assert seen[-1][1:] == (12, 13)
+    assert [done for done, total, graph in seen] == list(range(14))
+    assert seen[0] == (0, 13, "encode_rgb")
+    assert seen[-1] == (13, 13, "parity")
     engine, manifest = load_engine(folder)
     assert engine.bundle_hash == manifest.hash == load_manifest(tiny_bundle).hash
     assert engine.backend == "onnxruntime"
@@ -47,15 +48,14 @@ def test_cpu_engine_records_everything_and_computes_the_same(tiny_bundle, tmp_pa
         )
 
 
-def test_same_dependencies_reuse_the_cached_engine(tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = compile_bundle(tiny_bundle, load_target("cpu"))
-    assert folder.parent == tmp_path / "afterimage" / "engines"
+def test_same_dependencies_reuse_the_engine_beside_the_bundle(bundle, tmp_path):
+    folder = compile_bundle(bundle, load_target("cpu"))
+    assert folder.parent == tmp_path / "engines"
     stamp = (folder / "engine.json").stat().st_mtime_ns
-    assert compile_bundle(tiny_bundle, load_target("cpu")) == folder
+    assert compile_bundle(bundle, load_target("cpu")) == folder
     assert (folder / "engine.json").stat().st_mtime_ns == stamp
     (folder / "fuse.onnx").write_bytes(b"damaged")
-    assert compile_bundle(tiny_bundle, load_target("cpu")) == folder
+    assert compile_bundle(bundle, load_target("cpu")) == folder
     assert load_engine(folder)
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 
@@ -253,7 +253,7 @@ def test_a_library_that_is_not_installed_names_the_extra(tiny_bundle, tmp_path, 
     monkeypatch.setitem(tensorrt._MODULES, "tensorrt", "tensorrt_that_is_not_there")
     with pytest.raises(BackendUnavailableError, match=r"pip install 'afterimage\[tensorrt\]'"):
         compile_bundle(tiny_bundle, load_target("tensorrt"), tmp_path / "out")
-    assert compiling.available_backends()[2].can_build is False
+    assert available_backends()[2].can_build is False
 
 
 def unknown_operator(path):
