@@ -53,8 +53,8 @@ def compile_bundle(
     Args:
         bundle: the bundle folder; every hash is verified.
         target: what to compile for.
-        out: the engine folder; None puts it beside the bundle (:func:`engine_folder`). An engine that is there is replaced unless it
-            is the same; a folder that holds anything else is refused.
+        out: the engine folder; None puts it beside the bundle (:func:`engine_folder`). An engine that is there is
+            replaced unless it is the same; a folder that holds anything else is refused.
         progress: called as ``progress(done, total, graph)`` before each graph, and once more at the end.
 
     Returns:

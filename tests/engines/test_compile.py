@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from engines import engine as engine_module
-from engines.bundle import BundleError, load_manifest
 from engines.backends.availability import available_backends
+from engines.bundle import BundleError, load_manifest
 from engines.compile import compile_bundle
 from engines.engine import load_engine
 from engines.errors import BackendUnavailableError, CompileError, EngineError
