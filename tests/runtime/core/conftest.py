@@ -1,0 +1,33 @@
+"""Fixtures of the pipeline tests."""
+
+from __future__ import annotations
+
+import pytest
+from pipeline_bench import SENSORS, Bench, bench_manifest, bench_rig
+
+from engines.bundle import Manifest
+from runtime.rig import Rig
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return bench_rig()
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    return bench_manifest()
+
+
+@pytest.fixture
+def bench(rig: Rig, manifest: Manifest) -> Bench:
+    return Bench(rig, manifest)
+
+
+@pytest.fixture
+def live(bench: Bench) -> Bench:
+    """A bench on which every modality is live."""
+    bench.run(2.0)
+    assert {m: bench.pipeline.state(m).value for m in SENSORS} == dict.fromkeys(SENSORS, "live")
+    bench.events.clear()
+    return bench
