@@ -135,13 +135,13 @@ def thresholds_from(kind: ModalityKind, measures: Iterable[Mapping[str, float]])
     """
     rows = list(measures)
     if not rows:
-        raise ValueError(f"thresholds of {kind} need the measures of at least one training window, got none")
+        raise ValueError(f"{kind}: thresholds need the measures of at least one training window, got none")
     limits: dict[str, float] = {}
     for check in _CHECKS[kind]:
         values = np.array([row[check.measure] for row in rows], np.float64)
         if not np.isfinite(values).all():
             raise ValueError(
-                f"{check.measure} of a {kind} training window is not finite; look at the recordings"
+                f"{kind} training window: {check.measure} must be finite, got {values[~np.isfinite(values)][0]}"
             )
         limits[check.name] = check.threshold(values)
     return limits
