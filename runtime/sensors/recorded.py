@@ -95,7 +95,10 @@ class _Signs:
                 raise PackError(f"{self._pack.path}: letters should hold {letter!r}, they are {letters}")
             of_letter = label == letters.index(letter)
             train = self._in_time(of_letter & (split == 0), frame)
-            ends = [round(len(train) * share) for share in (_SIGN_TRAIN_SHARE, _SIGN_TRAIN_SHARE + _SIGN_GAP_SHARE)]
+            ends = [
+                round(len(train) * share)
+                for share in (_SIGN_TRAIN_SHARE, _SIGN_TRAIN_SHARE + _SIGN_GAP_SHARE)
+            ]
             self.rows["train"].append(train[: ends[0]])
             self.rows["validation"].append(train[ends[1] :])
             self.rows["test"].append(self._in_time(of_letter & (split == 1), frame))
@@ -136,7 +139,9 @@ class _Words:
         )
         _expect_rate(self._pack, rate_hz)
         words = [str(x) for x in self._pack.array("words")]
-        label, speaker, ids, split = (self._pack.array(k) for k in ("label", "speaker", "speaker_ids", "split"))
+        label, speaker, ids, split = (
+            self._pack.array(k) for k in ("label", "speaker", "speaker_ids", "split")
+        )
         held_out = np.array([stable_fraction(str(i)) < _VALIDATION_SPEAKERS for i in ids], bool)[speaker]
         self.rows: RowsOf = {s: [] for s in SPLITS}
         for word in CLASSES:
@@ -173,7 +178,9 @@ class _Trials:
         _expect_rate(self._pack, rate_hz)
         self._samples = samples
         frequencies = [float(x) for x in self._pack.array("class_freq_hz")]
-        label, subject, session, split = (self._pack.array(k) for k in ("label", "subject", "session", "split"))
+        label, subject, session, split = (
+            self._pack.array(k) for k in ("label", "subject", "session", "split")
+        )
         held_out = _held_out_sessions(subject, session, split)
         self.rows: RowsOf = {s: [] for s in SPLITS}
         for frequency in CLASS_FREQUENCIES_HZ:

@@ -56,13 +56,12 @@ def _background(rng: np.random.Generator, rate_hz: float, samples: int) -> npt.N
     mixing = 0.8 * rng.normal(0, 1, (sources, 1)) + 0.6 * rng.normal(0, 1, (sources, CHANNELS))
     mixing /= np.linalg.norm(mixing, axis=0)
     level = rng.uniform(9, 18)
-    mixed: npt.NDArray[np.float64] = level * (activity @ mixing) + rng.normal(0, rng.uniform(0.5, 1.2), (samples, CHANNELS))
+    amplifier = rng.normal(0, rng.uniform(0.5, 1.2), (samples, CHANNELS))
+    mixed: npt.NDArray[np.float64] = level * (activity @ mixing) + amplifier
     return mixed
 
 
-def _alpha(
-    rng: np.random.Generator, t: npt.NDArray[np.float64], *, resting: bool
-) -> npt.NDArray[np.float64]:
+def _alpha(rng: np.random.Generator, t: npt.NDArray[np.float64], *, resting: bool) -> npt.NDArray[np.float64]:
     """Alpha waves, 8.5 to 11.5 Hz, waxing and waning; somewhat stronger at rest."""
     frequency = rng.uniform(8.5, 11.5)
     waxing = 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(0.15, 0.6) * t + rng.uniform(0, 2 * np.pi))
@@ -102,6 +101,10 @@ def _blinks(rng: np.random.Generator, t: npt.NDArray[np.float64]) -> npt.NDArray
 
 def _hum_and_drift(rng: np.random.Generator, t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Mains hum at 50 Hz and slow electrode drift, channel by channel."""
-    hum = rng.uniform(0.2, 3.0, CHANNELS) * np.sin(2 * np.pi * 50.0 * t[:, None] + rng.uniform(0, 2 * np.pi, CHANNELS))
-    drift = rng.normal(0, 6, CHANNELS) * np.sin(2 * np.pi * 0.12 * t[:, None] + rng.uniform(0, 2 * np.pi, CHANNELS))
+    hum = rng.uniform(0.2, 3.0, CHANNELS) * np.sin(
+        2 * np.pi * 50.0 * t[:, None] + rng.uniform(0, 2 * np.pi, CHANNELS)
+    )
+    drift = rng.normal(0, 6, CHANNELS) * np.sin(
+        2 * np.pi * 0.12 * t[:, None] + rng.uniform(0, 2 * np.pi, CHANNELS)
+    )
     return hum + drift + rng.normal(0, 5, CHANNELS)

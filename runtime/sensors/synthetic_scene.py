@@ -28,7 +28,13 @@ SIGNS = {
 
 # The hand in its own axes, metres: palm centre at the origin, fingers up (-y), back of the hand away (+z).
 _FINGER_BASE = np.array(
-    [[-0.036, 0.004, -0.004], [-0.027, -0.036, 0.0], [-0.009, -0.040, 0.0], [0.009, -0.039, 0.0], [0.026, -0.034, 0.0]],
+    [
+        [-0.036, 0.004, -0.004],
+        [-0.027, -0.036, 0.0],
+        [-0.009, -0.040, 0.0],
+        [0.009, -0.039, 0.0],
+        [0.026, -0.034, 0.0],
+    ],
     np.float32,
 )
 _FINGER_LENGTH = (0.058, 0.070, 0.076, 0.070, 0.056)
@@ -178,7 +184,9 @@ def draw_scene(sign: str, rng: np.random.Generator) -> Scene:
     centre = rng.normal(0, 0.018, 2)
     angles = rng.normal(0, 1, 3) * (0.22, 0.28, 0.24)
     occluded = rng.random() < 0.35
-    bar_at = (*(centre + rng.normal(0, 0.045, 2)), depth - rng.uniform(0.10, 0.2)) if occluded else (0, 0, -1.0)
+    bar_at = (
+        (*(centre + rng.normal(0, 0.045, 2)), depth - rng.uniform(0.10, 0.2)) if occluded else (0, 0, -1.0)
+    )
     skin = np.array([0.85, 0.62, 0.50]) * rng.uniform(0.45, 1.1) + rng.normal(0, 0.05, 3)
     # Bar, wall and box may well have the colour of the hand: RGB alone is not to be an easy outline.
     others = rng.uniform(0.1, 0.9, (3, 3)) * 0.75 + np.clip(skin, 0.1, 0.9) * 0.25
@@ -205,7 +213,9 @@ def draw_scene(sign: str, rng: np.random.Generator) -> Scene:
         ambient=float(rng.uniform(0.2, 0.6)),
         rgb_noise=float(rng.uniform(3, 11)),
         hole_blobs=float(rng.uniform(0.02, 0.20)),
-        hole_phase=np.column_stack([rng.normal(0, 9, (6, 2)), rng.uniform(0, 2 * np.pi, 6)]).astype(np.float32),
+        hole_phase=np.column_stack([rng.normal(0, 9, (6, 2)), rng.uniform(0, 2 * np.pi, 6)]).astype(
+            np.float32
+        ),
         depth_noise=float(rng.uniform(2.0, 7.0)),
     )
 
@@ -235,7 +245,9 @@ def cast(scene: Scene, t: float) -> Surface:
         normal[body == index] = normals[body == index]
     on_hand = body == 0
     matrix = matrices[part[on_hand]]
-    gradient = np.einsum("pji,pjk,pk->pi", matrix, matrix, points[on_hand] - centres[part[on_hand]], optimize=True)
+    gradient = np.einsum(
+        "pji,pjk,pk->pi", matrix, matrix, points[on_hand] - centres[part[on_hand]], optimize=True
+    )
     normal[on_hand] = gradient / np.linalg.norm(gradient, axis=1, keepdims=True)
     # Towards the camera, whichever way the plane was given.
     normal *= -np.sign((normal * points).sum(axis=1, keepdims=True))
@@ -243,7 +255,9 @@ def cast(scene: Scene, t: float) -> Surface:
     on_bar = body == 1
     points[on_bar] -= bar[:3]
     shape = (SIZE, SIZE)
-    return Surface(depth.reshape(shape), normal.reshape(*shape, 3), points.reshape(*shape, 3), body.reshape(shape))
+    return Surface(
+        depth.reshape(shape), normal.reshape(*shape, 3), points.reshape(*shape, 3), body.reshape(shape)
+    )
 
 
 def _ellipsoids(matrices: Array, centres: Array) -> tuple[Array, npt.NDArray[np.int64]]:

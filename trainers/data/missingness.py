@@ -21,7 +21,9 @@ class MissingnessPlan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     labels: float = Field(default=0.0, ge=0, le=1, description="share of moments without a label")
-    modalities: dict[str, float] = Field(default_factory=dict, description="modality -> share of moments without it")
+    modalities: dict[str, float] = Field(
+        default_factory=dict, description="modality -> share of moments without it"
+    )
     unpaired: float = Field(default=0.0, ge=0, le=1, description="share of moments with one modality only")
     seed: int = 0
 

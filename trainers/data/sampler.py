@@ -67,7 +67,9 @@ class BatchSampler:
         self._windows = WindowSet(source, split, lengths)
         count = len(self._windows)
         if not 1 <= batch_size <= count:
-            raise ValueError(f"batch_size {batch_size}: the {split} split has {count} moments, valid are 1 .. {count}")
+            raise ValueError(
+                f"batch_size {batch_size}: the {split} split has {count} moments, valid are 1 .. {count}"
+            )
         self._batch_size = batch_size
         self._seed = seed
         labelled, self.presence = (plan or MissingnessPlan()).masks(count, self._windows.modality_names)

@@ -85,7 +85,8 @@ class WindowSet:
             for m, t in zip(moments, ends_s, strict=True)
         ]
         return {
-            modality: np.stack([example[k] for example in examples]) for k, modality in enumerate(self.lengths)
+            modality: np.stack([example[k] for example in examples])
+            for k, modality in enumerate(self.lengths)
         }
 
     def _read(self, modality: str, moment: int, end_s: float) -> npt.NDArray[Any]:
