@@ -39,7 +39,7 @@ _LONGEST_POLL_MS = 1000
 
 
 class Client:
-    """Reads what a rig's node publishes; the node need not be there yet, and may come back. For one thread.
+    """Reads what a rig's node publishes; the node need not be there yet, and may come back while it is read.
 
     Messages wait in a bounded queue: a client that does not keep up loses some, and :attr:`lost` says how
     many decisions.

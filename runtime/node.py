@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event
 from types import TracebackType
 from typing import Any
@@ -116,31 +117,21 @@ class Node:
         """
         if self._pipeline is not None:
             raise RuntimeError("a node runs once; make another one")
-        self._started_ns = self._clock()
-        pipeline = Pipeline(self.rig, self._manifest, self._started_ns, compare=self._compare)
-        for modality, evidence in self._blank.items():
-            pipeline.set_blank_evidence(modality, evidence)
-        self._pipeline = pipeline
-        cpu_started_ns = time.thread_time_ns()
-        poller = zmq.Poller()
-        poller.register(self._frames.socket, zmq.POLLIN)
-        poller.register(self._decisions.socket, zmq.POLLIN)
-        collected_by_itself = gc.isenabled()
-        # What was loaded stays; what a tick leaves behind is collected when there is time, never in the
-        # middle of one.
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        try:
+        with _collector_held_back():
+            self._started_ns = self._collected_ns = self._clock()
+            pipeline = Pipeline(self.rig, self._manifest, self._started_ns, compare=self._compare)
+            for modality, evidence in self._blank.items():
+                pipeline.set_blank_evidence(modality, evidence)
+            self._pipeline = pipeline
+            poller = zmq.Poller()
+            poller.register(self._frames.socket, zmq.POLLIN)
+            poller.register(self._decisions.socket, zmq.POLLIN)
+            cpu_started_ns = time.thread_time_ns()
             while not (stop is not None and stop.is_set()):
                 if until_ns is not None and self._clock() >= until_ns:
                     break
                 self._turn(pipeline, poller)
-        finally:
             self._cpu_ns = time.thread_time_ns() - cpu_started_ns
-            gc.unfreeze()
-            if collected_by_itself:
-                gc.enable()
         return self.statistics()
 
     def statistics(self) -> dict[str, Any]:
@@ -393,3 +384,22 @@ class Node:
             m.name: self._session.encode(m.name, np.zeros((1, *m.window_shape), dtype=m.dtype))[0]
             for m in self._manifest.modalities
         }
+
+
+@contextmanager
+def _collector_held_back() -> Iterator[None]:
+    """No garbage collection by itself: what a tick leaves behind is collected between ticks, when there is time.
+
+    What was loaded before is left out of it. Entered before the clock of the ticks starts, because a full collection
+    of a large process takes longer than a tick.
+    """
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
