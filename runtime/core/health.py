@@ -122,6 +122,13 @@ class HealthMonitor:
         """Whether the latest messages were identical often enough to be no signal."""
         return self._identical >= self.limits.frozen_frames
 
+    @property
+    def next_silence_ns(self) -> int | None:
+        """When silence will become ``missing`` unless a message comes first; None if there is nothing to wait for."""
+        if self._arrival_ns is None or self.state is State.MISSING:
+            return None
+        return self._arrival_ns + self.limits.silence_ns + 1
+
     def message(self, now_ns: int, captured_ns: int, *, identical: bool) -> None:
         """Fact: an acceptable message arrived; ``identical`` to the one before it or not."""
         self._arrival_ns = now_ns

@@ -219,19 +219,19 @@ class Pipeline:
         self._blank[modality] = self._checked(modality, evidence)
 
     def check(self, now_ns: int) -> None:
-        """Judge every modality at ``now``; ``tick`` does so itself."""
+        """Judge every modality at ``now``; :meth:`tick` does so itself."""
         for name, stream in self._streams.items():
             self._judge(name, stream, now_ns)
 
     def tick(self, now_ns: int) -> TickPlan | None:
-        """The plan of the tick that is due, or None.
+        """Judge every modality; give the plan of the tick that is due, or None.
 
         A tick more than one period late is skipped and counted as missed; the newest due one takes its place.
         """
+        self.check(now_ns)
         due = self._schedule.due(now_ns)
         if due is None:
             return None
-        self.check(now_ns)
         live = {name: s.health.state is State.LIVE for name, s in self._streams.items()}
         main = self._fill(self.rig.fill, live)
         captures = [s.evidence_ns for n, s in self._streams.items() if live[n] and s.evidence_ns is not None]
@@ -254,8 +254,17 @@ class Pipeline:
         )
 
     def wake_ns(self, now_ns: int) -> int:
-        """When the shell must call :meth:`tick` at the latest; not before ``now``."""
-        return max(now_ns, self._schedule.next_deadline_ns)
+        """When the shell must call :meth:`tick` at the latest; not before ``now``.
+
+        That is the next tick's deadline, or earlier if a sensor's silence becomes ``missing`` before it: the change is
+        then published when it happens, and not up to a tick later.
+        """
+        wake = self._schedule.next_deadline_ns
+        for stream in self._streams.values():
+            silence = stream.health.next_silence_ns
+            if silence is not None and silence < wake:
+                wake = silence
+        return max(now_ns, wake)
 
     def events(self) -> list[HealthEvent]:
         """Changes of state since the last call, oldest first; at most the newest 1024."""

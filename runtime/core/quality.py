@@ -71,7 +71,8 @@ _CHECKS: dict[ModalityKind, tuple[_Check, ...]] = {
         _Check("roughness", "max", "times", 2.0),
     ),
     "audio": (
-        _Check("rms", "min", "times", 0.25),
+        # A dead microphone is 34 dB below the quietest training window; a pause between two words is not.
+        _Check("rms", "min", "times", 0.02),
         # A loud recording clips a little; twenty times too loud clips in runs, ten times more of the window.
         _Check("clipped_share", "max", "times", 1.5, floor=0.002),
     ),
@@ -79,7 +80,7 @@ _CHECKS: dict[ModalityKind, tuple[_Check, ...]] = {
         # Sixteen equal samples in a window of 768: 60 ms of a stuck converter.
         _Check("flat_share", "max", "times", 2.0, floor=0.02),
         _Check("offset", "max", "times", 3.0, floor=100.0),
-        _Check("deviation", "max", "times", 3.0, floor=100.0),
+        _Check("deviation", "max", "times", 4.0, floor=100.0),
         _Check("quietest", "min", "times", 0.25),
     ),
 }
