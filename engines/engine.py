@@ -69,6 +69,9 @@ class EngineManifest(_Strict):
     target: Target
     backend: EngineBackend
     precision: Precision
+    half_precision: dict[str, str] = Field(
+        default_factory=dict, description="fp16: graph -> how many of its products run in half precision"
+    )
     batch: BatchProfile | None
     compute_capabilities: tuple[str, ...] = Field(
         description="GPUs it was built for (SM89), or none for onnxruntime, which runs on any CPU of `machine`"

@@ -17,6 +17,7 @@ from engines.bundle import GOLDEN_NAME, BundleError, Manifest, pattern_key
 from engines.session import Session
 
 THRESHOLD = 1e-3
+HALF_THRESHOLD = 1e-2
 # Below this a tensor counts as zero, and its error is judged absolutely: the empty pattern's posterior is N(0, I).
 _ZERO = 1e-6
 
@@ -105,7 +106,7 @@ def check_parity(session: Session, folder: Path, *, threshold: float = THRESHOLD
     Raises:
         BundleError: the golden file is missing, broken, lacks an array, or has one of another shape.
     """
-    golden = _Golden(folder / GOLDEN_NAME, session.manifest)
+    golden = Golden(folder / GOLDEN_NAME, session.manifest)
     limit = session.maximum_batch
     comparisons = [
         *_windows(session, golden, limit),
@@ -132,10 +133,24 @@ def differing_decisions(logits: Array, golden: Array, threshold: float) -> int:
     return int((lost > threshold * max(float(np.abs(golden).max()), _ZERO)).sum())
 
 
-class _Golden:
-    """The golden file, every array checked against the manifest when it is asked for."""
+class Golden:
+    """The golden file of a bundle, every array checked against the manifest when it is asked for.
+
+    Attributes:
+        names: modalities, in the order of the presence mask.
+        specs: their specs.
+        presence: (2^M, M) float32, every pattern once.
+        patterns: the name of each row of ``presence``.
+        batch: golden rows of each modality.
+        evidence: modality -> (batch, evidence_size).
+    """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
+        """Read the file.
+
+        Raises:
+            BundleError: it is missing, broken, or lacks what every pattern needs.
+        """
         self._path = path
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -155,7 +170,11 @@ class _Golden:
         self.evidence = {m.name: self.array(f"evidence_{m.name}", (m.evidence_size,)) for m in self.specs}
 
     def array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """An array of shape ``(any, *shape)``."""
+        """An array of shape ``(any, *shape)``.
+
+        Raises:
+            BundleError: it is missing or has another shape.
+        """
         value = self._arrays.get(name)
         if value is None:
             raise BundleError(f"{self._path}: lacks array {name!r}; export the bundle again")
@@ -165,6 +184,20 @@ class _Golden:
             )
         array: npt.NDArray[Any] = value
         return array
+
+    def case(self, graph: str) -> tuple[dict[str, Array], dict[str, Array]] | None:
+        """Golden inputs and outputs of an encoder or decoder, all patterns in one batch; None for other graphs."""
+        role, _, name = graph.partition("_")
+        if role not in ("encode", "decode"):
+            return None
+        spec = next(s for s in self.specs if s.name == name)
+        if role == "encode":
+            window = self.array(f"window_{name}", spec.window_shape).astype(np.float32)
+            return {"window": window}, {"evidence": self.evidence[name]}
+        rows = range(len(self.patterns))
+        latents = [self.array(f"latent_{name}_{p}", (spec.latent_size,)) for p in rows]
+        decoded = [self.array(f"decoded_{name}_{p}", spec.observation_shape) for p in rows]
+        return {"latent": np.concatenate(latents)}, {"observation": np.concatenate(decoded)}
 
     def mask(self, pattern: int) -> Array:
         """The presence mask of a pattern, one row per golden row."""
@@ -178,7 +211,7 @@ def _in_batches(call: Callable[[Array], Array], rows: npt.NDArray[Any], limit: i
     return np.concatenate(parts)
 
 
-def _windows(session: Session, golden: _Golden, limit: int | None) -> Iterator[Comparison]:
+def _windows(session: Session, golden: Golden, limit: int | None) -> Iterator[Comparison]:
     for spec in golden.specs:
         window = golden.array(f"window_{spec.name}", spec.window_shape)
         evidence = _in_batches(partial(session.encode, spec.name), window, limit)
@@ -202,7 +235,7 @@ def _fuse(
     return np.concatenate([p.logits for p in parts]), np.concatenate([p.posterior for p in parts]), latents
 
 
-def _fusion(session: Session, golden: _Golden, limit: int | None, threshold: float) -> Iterator[Comparison]:
+def _fusion(session: Session, golden: Golden, limit: int | None, threshold: float) -> Iterator[Comparison]:
     manifest = session.manifest
     for p, pattern in enumerate(golden.patterns):
         logits, posterior, latents = _fuse(session, golden.evidence, golden.mask(p), limit)
@@ -217,7 +250,7 @@ def _fusion(session: Session, golden: _Golden, limit: int | None, threshold: flo
             yield Comparison("fuse", f"latent_{spec.name}", pattern, error)
 
 
-def _decoders(session: Session, golden: _Golden, limit: int | None) -> Iterator[Comparison]:
+def _decoders(session: Session, golden: Golden, limit: int | None) -> Iterator[Comparison]:
     for spec in golden.specs:
         for p, pattern in enumerate(golden.patterns):
             latent = golden.array(f"latent_{spec.name}_{p}", (spec.latent_size,))
@@ -227,7 +260,7 @@ def _decoders(session: Session, golden: _Golden, limit: int | None) -> Iterator[
 
 
 def _end_to_end(
-    session: Session, golden: _Golden, limit: int | None, threshold: float
+    session: Session, golden: Golden, limit: int | None, threshold: float
 ) -> Iterator[Comparison]:
     evidence = {}
     for spec in golden.specs:

@@ -21,16 +21,16 @@ def runtime() -> Any:
     """The CUDA runtime bindings.
 
     Raises:
-        BackendUnavailableError: cuda-python is not installed, or the CUDA runtime library does not load.
+        BackendUnavailableError: cuda-bindings is not installed, or the CUDA runtime library does not load.
     """
     try:
         from cuda.bindings import runtime as cudart
     except ModuleNotFoundError as e:
         raise BackendUnavailableError(
-            "cuda-python is not installed: pip install 'afterimage[tensorrt-rtx]'"
+            "CUDA bindings are not installed: pip install 'afterimage[tensorrt-rtx]'"
         ) from e
     except (ImportError, OSError, RuntimeError) as e:
-        raise BackendUnavailableError(f"cuda-python does not load: {str(e).splitlines()[0]}") from e
+        raise BackendUnavailableError(f"CUDA bindings do not load: {str(e).splitlines()[0]}") from e
     return cudart
 
 

@@ -16,7 +16,7 @@ from engines.errors import CompileError, EngineError
 NAME = "onnxruntime"
 
 # ONNX Runtime's exceptions share no base class below Exception; these are the ones loading and running raise.
-_FAILURES: tuple[type[Exception], ...] = (
+FAILURES: tuple[type[Exception], ...] = (
     native.Fail,
     native.InvalidArgument,
     native.InvalidGraph,
@@ -94,8 +94,8 @@ class OnnxRuntimeRunner:
         names = self._outputs[graph]
         try:
             values = session.run(names, dict(inputs))
-        except _FAILURES as e:
-            raise EngineError(f"graph {graph!r} failed in ONNX Runtime: {_first_line(e)}") from e
+        except FAILURES as e:
+            raise EngineError(f"graph {graph!r} failed in ONNX Runtime: {first_line(e)}") from e
         return dict(zip(names, values, strict=True))
 
     def close(self) -> None:
@@ -118,17 +118,17 @@ def optimise(source: Path, target: Path) -> None:
     options.optimized_model_filepath = str(target)
     try:
         ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-    except _FAILURES as e:
+    except FAILURES as e:
         raise CompileError(
-            f"graph {source.stem!r}: ONNX Runtime {version()} cannot compile it: {_first_line(e)}"
+            f"graph {source.stem!r}: ONNX Runtime {version()} cannot compile it: {first_line(e)}"
         ) from e
 
 
 def _load(path: Path, options: ort.SessionOptions) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except _FAILURES as e:
-        raise EngineError(f"{path}: ONNX Runtime {version()} cannot load it: {_first_line(e)}") from e
+    except FAILURES as e:
+        raise EngineError(f"{path}: ONNX Runtime {version()} cannot load it: {first_line(e)}") from e
 
 
 def _check_tensors(
@@ -154,6 +154,7 @@ def _check_tensors(
             raise EngineError(f"graph {graph!r}: {side} {name!r}: the batch axis must be dynamic, got {dims}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An exception's message in one line."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

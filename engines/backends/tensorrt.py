@@ -13,7 +13,6 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from engines.backends.cuda import device_problem
@@ -99,14 +98,15 @@ def library_log(backend: str) -> LibraryLog:
     return LibraryLog(load_library(backend))
 
 
-def build_engine(source: Path, signature: GraphSignature, target: Target) -> bytes:
+def build_engine(graph: str, model: bytes, signature: GraphSignature, target: Target) -> bytes:
     """Compile one ONNX graph.
 
     The network is strongly typed: precision is what the graph says, and for fp32 also TF32 is turned off, which would
     otherwise round every product to 10 bits of mantissa and break parity.
 
     Args:
-        source: the graph.
+        graph: its name, for messages.
+        model: serialized ONNX.
         signature: what it must take and give.
         target: backend, batch profile and compute capabilities.
 
@@ -124,14 +124,14 @@ def build_engine(source: Path, signature: GraphSignature, target: Target) -> byt
     log.errors.clear()
     builder = library.Builder(log.native)
     network = _network(library, builder)
-    _parse(library, network, log, source, signature)
+    _parse(library, network, log, graph, model, signature)
     config = builder.create_builder_config()
     config.clear_flag(library.BuilderFlag.TF32)
     config.add_optimization_profile(_profile(builder, signature, target))
     _set_capabilities(library, config, target)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise CompileError(f"graph {source.stem!r}: {target.backend} cannot build it: {log.last_error()}")
+        raise CompileError(f"graph {graph!r}: {target.backend} cannot build it: {log.last_error()}")
     return bytes(plan)
 
 
@@ -157,9 +157,11 @@ def _network(library: Any, builder: Any) -> Any:
     return builder.create_network(0 if flag is None else 1 << int(flag))
 
 
-def _parse(library: Any, network: Any, log: LibraryLog, source: Path, signature: GraphSignature) -> None:
+def _parse(
+    library: Any, network: Any, log: LibraryLog, graph: str, model: bytes, signature: GraphSignature
+) -> None:
     parser = library.OnnxParser(network, log.native)
-    parsed = parser.parse(source.read_bytes())
+    parsed = parser.parse(model)
     faults = [parser.get_error(i) for i in range(parser.num_errors)]
     if not parsed or faults:
         where = "; ".join(
@@ -167,14 +169,14 @@ def _parse(library: Any, network: Any, log: LibraryLog, source: Path, signature:
             for f in faults
         )
         raise CompileError(
-            f"graph {source.stem!r}: {library.__name__} cannot parse it: {where or log.last_error()}"
+            f"graph {graph!r}: {library.__name__} cannot parse it: {where or log.last_error()}"
         )
     inputs = {network.get_input(i).name for i in range(network.num_inputs)}
     outputs = {network.get_output(i).name for i in range(network.num_outputs)}
     # The parser accepts some files that are not ONNX at all as an empty network.
     if inputs != signature.inputs.keys() or outputs != signature.outputs.keys():
         raise CompileError(
-            f"graph {source.stem!r}: expected inputs {sorted(signature.inputs)} and outputs "
+            f"graph {graph!r}: expected inputs {sorted(signature.inputs)} and outputs "
             f"{sorted(signature.outputs)}, the parser found {sorted(inputs)} and {sorted(outputs)}"
         )
 
