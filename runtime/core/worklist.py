@@ -63,6 +63,8 @@ class Worklist:
         self._observations: deque[ObserveJob] = deque()
         self._estimate_ns: dict[str, float] = {}
         self._worked = False
+        self._made: dict[str, int] = {}
+        self._ticks = 0
         self.superseded = 0
         """Observations that the next tick overtook before there was time for them."""
 
@@ -76,9 +78,13 @@ class Worklist:
         self._windows.extend(EncodeJob(w) for w in windows)
 
     def ticked(self, observations: Iterable[ObserveJob]) -> None:
-        """A tick was published: its observations replace those of the last one that were not made."""
+        """A tick was published: its observations replace those of the last one that were not made.
+
+        The modality whose observation was made longest ago comes first: if there is not time for all, they take turns.
+        """
         self.superseded += len(self._observations)
-        self._observations = deque(observations)
+        self._ticks += 1
+        self._observations = deque(sorted(observations, key=lambda job: self._made.get(job.modality, 0)))
         self._worked = False
 
     def next(self, now_ns: int, deadline_ns: int) -> Job | None:
@@ -95,7 +101,9 @@ class Worklist:
             and self._observations
             and self._fits(self._observations[0], now_ns, deadline_ns)
         ):
-            return self._observations.popleft()
+            job = self._observations.popleft()
+            self._made[job.modality] = self._ticks
+            return job
         return None
 
     def finished(self, job: Job, duration_ns: int) -> None:

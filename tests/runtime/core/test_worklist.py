@@ -74,3 +74,18 @@ def test_estimates_follow_what_jobs_take() -> None:
         work.finished(job, 1 * MS)
     work.ticked([job])
     assert work.next(47 * MS, 50 * MS) == job
+
+
+def test_observations_take_turns_when_there_is_not_time_for_all() -> None:
+    work = Worklist()
+    wanted = [ObserveJob(m, imputed=True, best=True) for m in ("rgb", "depth", "audio", "eeg")]
+    for job in wanted:
+        work.finished(job, 20 * MS)
+    made = []
+    for _ in range(8):
+        work.ticked(wanted)
+        job = work.next(0, 50 * MS)
+        assert isinstance(job, ObserveJob)
+        made.append(job.modality)
+        assert work.next(30 * MS, 50 * MS) is None
+    assert made == ["rgb", "depth", "audio", "eeg"] * 2
