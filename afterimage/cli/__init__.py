@@ -6,6 +6,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from afterimage import __version__
 from afterimage.cli import compile as compile_command
@@ -64,5 +65,5 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except known_errors() as e:
-        Console(stderr=True).print(f"[bold red]afterimage:[/] {e}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]afterimage:[/] {escape(str(e))}", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -16,6 +16,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     """
     from engines.backends.availability import available_backends
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     found = available_backends()
@@ -25,7 +26,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         table = Table("backend", "version", "builds", "runs", "note")
         for b in found:
             marks = ["[green]yes[/]" if ok else "[red]no[/]" for ok in (b.can_build, b.can_run)]
-            table.add_row(b.name, b.version or "–", *marks, b.reason)
+            table.add_row(b.name, b.version or "–", *marks, escape(b.reason))
         Console().print(table)
     if not any(b.can_run for b in found):
         raise typer.Exit(1)
