@@ -12,7 +12,8 @@ FUSED = b"fused"
 HEALTH = b"health"
 """One :class:`~runtime.wire.HealthEvent` per change of a modality's state."""
 IMPUTED_PREFIX = b"imputed/"
-"""``imputed/<modality>``: an :class:`~runtime.wire.Observation` per tick, always from the model."""
+"""``imputed/<modality>``: an :class:`~runtime.wire.Observation` per tick while there is time for it, made by the model
+from the *other* live modalities, so it can be held against the measurement."""
 BEST_PREFIX = b"best/"
 """``best/<modality>``: an :class:`~runtime.wire.Observation` per tick, measured while live, imputed while not."""
 
