@@ -203,7 +203,7 @@ class HealthMonitor:
             return self._silent(now_ns, "no_frame", f"none in {_seconds(waited_ns)}")
         silence_ns = now_ns - self._arrival_ns
         if silence_ns > limits.silence_ns:
-            return self._silent(now_ns, "silence", f"{_seconds(silence_ns)} > {_seconds(limits.silence_ns)}")
+            return self._silent(now_ns, "silence", f"no message for {_seconds(silence_ns)}")
         if self.is_frozen:
             return _Verdict(State.FROZEN, "identical", f"{self._identical} identical messages")
         if self._content is not None:

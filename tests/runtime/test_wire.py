@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import struct
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import msgpack
 import numpy as np
@@ -13,6 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.bundle import ModalityKind
+from runtime.core.health import State
+from runtime.core.quality import known_checks
 from runtime.wire import (
     FUSED,
     HEALTH,
@@ -280,13 +284,23 @@ def test_an_output_of_an_unknown_topic_or_version_is_refused() -> None:
 
 
 def test_the_byte_example_of_the_protocol_document() -> None:
-    """docs/protocol.md shows these bytes; a client in another language can be checked against them."""
+    """docs/protocol.md shows a message in bytes, for clients in other languages; it is what we send and read."""
+    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    example = text[text.index("    topic    66 ") : text.index("The keys may come in any order")]
+    part, shown = "", dict[str, bytes]()
+    for line in example.splitlines():
+        found = re.match(r"    (topic|header|payload|      ) +((?:[0-9a-f]{2} {1,2})+) ", line + "  ")
+        if found:
+            part = found[1].strip() or part
+            shown[part] = shown.get(part, b"") + bytes.fromhex(found[2])
     samples = np.array([[1.0, -2.0]], np.float32)
-    topic, head, payload = encode_frame("bench", "eeg", 3, samples, capture_ns=1_000_000, unit="uV")
-    assert bytes(topic) == b"frame/bench/eeg"
-    assert bytes(head).hex() == (
-        "8aa776657273696f6e01a3726967a562656e6368a86d6f64616c697479a3656567a873657175656e636503aa636170747572655f6e73"
-        "ce000f4240a5636c6f636b83a26964a96d6f6e6f746f6e6963a96f66667365745f6e7300ae756e6365727461696e74795f6e7300"
-        "a56474797065a7666c6f61743332a57368617065920102a4756e6974a27556a8656e636f64696e67a3726177"
-    )
-    assert bytes(payload) == struct.pack("<2f", 1.0, -2.0)
+    sent = encode_frame("bench", "eeg", 3, samples, capture_ns=1_000_000, unit="uV")
+    assert [shown["topic"], shown["header"], shown["payload"]] == [bytes(part) for part in sent]
+    assert np.array_equal(decode_frame(list(shown.values())).samples, samples)
+
+
+def test_the_protocol_document_names_every_reason_and_state() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    words = [*(r.value for r in Reason), *(s.value for s in State)]
+    words += [check for kind in get_args(ModalityKind) for check in known_checks(kind)]
+    assert [word for word in words if f"`{word}`" not in text] == []
