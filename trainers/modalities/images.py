@@ -1,0 +1,114 @@
+"""What rgb and depth share: a convolutional trunk, a decoder, and random geometry."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ImageTrunk(nn.Module):
+    """Strided convolutions that halve a square image four times, then one linear layer.
+
+    (B, C, S, S) -> (B, hidden_size); S must be a multiple of 16.
+    """
+
+    def __init__(self, channels: int, size: int, hidden_size: int, widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        before = channels
+        for width in widths:
+            stages += [
+                nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
+            before = width
+        self.convolutions = nn.Sequential(*stages)
+        self.summary = nn.Sequential(nn.Linear(before * (size // 16) ** 2, hidden_size), nn.ReLU())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode (B, C, S, S) to (B, hidden_size)."""
+        return self.summary(self.convolutions(image).flatten(1))
+
+
+class ImageDecoder(nn.Module):
+    """One linear layer, then transposed convolutions that double a square image four times.
+
+    (B, latent_size) -> (B, C, S, S), unbounded; S must be a multiple of 16.
+    """
+
+    def __init__(self, latent_size: int, channels: int, size: int, widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.seed_shape = (widths[0], size // 16, size // 16)
+        self.seed = nn.Sequential(nn.Linear(latent_size, math.prod(self.seed_shape)), nn.ReLU())
+        stages: list[nn.Module] = []
+        for before, after in zip(widths[:-1], widths[1:], strict=True):
+            stages += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
+        stages.append(nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1))
+        self.convolutions = nn.Sequential(*stages)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Decode (B, latent_size) to (B, C, S, S)."""
+        return self.convolutions(self.seed(latent).unflatten(1, self.seed_shape))
+
+
+def uniform(generator: torch.Generator, like: Tensor, low: float, high: float, *trailing: int) -> Tensor:
+    """Draw (B, *trailing) uniform numbers in [low, high) on the device of ``like``, B being its batch size."""
+    drawn = torch.rand((like.shape[0], *trailing), generator=generator, device=generator.device)
+    return (low + (high - low) * drawn).to(like.device)
+
+
+def random_geometry(
+    window: Tensor,
+    generator: torch.Generator,
+    *,
+    shift: float = 0.12,
+    scale: float = 0.12,
+    turn: float = 0.15,
+) -> Tensor:
+    """Draw one affine map per row: (B, 2, 3) for ``torch.nn.functional.affine_grid``.
+
+    Args:
+        window: its first axis gives the batch size.
+        generator: source of randomness; exactly four draws of (B,) are made.
+        shift: largest shift as a share of half the image.
+        scale: largest relative change of size.
+        turn: largest rotation in radians.
+    """
+    angle = uniform(generator, window, -turn, turn)
+    factor = torch.exp(uniform(generator, window, -scale, scale))
+    across = uniform(generator, window, -shift, shift)
+    down = uniform(generator, window, -shift, shift)
+    cosine, sine = factor * angle.cos(), factor * angle.sin()
+    return torch.stack([cosine, -sine, across, sine, cosine, down], 1).unflatten(1, (2, 3))
+
+
+def apply_geometry(image: Tensor, geometry: Tensor, mode: str) -> Tensor:
+    """Move (B, C, S, S) images by (B, 2, 3) affine maps; what comes from outside is 0."""
+    grid = F.affine_grid(geometry, list(image.shape), align_corners=False)
+    return F.grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def random_boxes(
+    window: Tensor, generator: torch.Generator, size: int, *, largest: float, chance: float
+) -> Tensor:
+    """Draw one box per row as a (B, 1, S, S) mask: 1 inside, 0 outside; rows without a box are all 0.
+
+    Args:
+        window: its first axis gives the batch size.
+        generator: source of randomness.
+        size: S.
+        largest: largest side as a share of S.
+        chance: probability that a row gets a box.
+    """
+    sides = uniform(generator, window, 0.1 * largest, largest, 2) * size
+    corner = uniform(generator, window, 0.0, 1.0, 2) * (size - sides)
+    drawn = uniform(generator, window, 0.0, 1.0) < chance
+    place = torch.arange(size, device=window.device)
+    inside = (place >= corner[..., None]) & (place < (corner + sides)[..., None])
+    return (
+        (inside[:, 0, :, None] & inside[:, 1, None, :] & drawn[:, None, None]).unsqueeze(1).to(window.dtype)
+    )
