@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,9 @@ class OnnxRuntimeRunner:
         self._sessions: dict[str, Any] = {}
         self._outputs: dict[str, list[str]] = {}
         for graph, signature in signatures.items():
-            session = _load(folder / f"{graph}.onnx", options)
-            _check_tensors(graph, "input", session.get_inputs(), signature.inputs)
-            _check_tensors(graph, "output", session.get_outputs(), signature.outputs)
+            session, inputs, outputs = _load(folder / f"{graph}.onnx", options)
+            _check_tensors(graph, "input", inputs, signature.inputs)
+            _check_tensors(graph, "output", outputs, signature.outputs)
             self._sessions[graph] = session
             self._outputs[graph] = list(signature.outputs)
 
@@ -117,22 +118,39 @@ def optimise(source: Path, target: Path) -> None:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(target)
     try:
-        ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except FAILURES as e:
         raise CompileError(
             f"graph {source.stem!r}: ONNX Runtime {version()} cannot compile it: {first_line(e)}"
         ) from e
 
 
-def _load(path: Path, options: ort.SessionOptions) -> Any:
+@dataclass(frozen=True)
+class _Tensor:
+    """An input or output as the graph declares it; symbolic dimensions are strings or None."""
+
+    name: str
+    type: str
+    shape: list[int | str | None]
+
+
+def _load(path: Path, options: ort.SessionOptions) -> tuple[Any, list[_Tensor], list[_Tensor]]:
+    """A session with its inputs and outputs; reading them fails too, where a name is not text."""
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+        inputs, outputs = (
+            [_Tensor(t.name, t.type, t.shape) for t in tensors]
+            for tensors in (session.get_inputs(), session.get_outputs())
+        )
+        return session, inputs, outputs
     except FAILURES as e:
         raise EngineError(f"{path}: ONNX Runtime {version()} cannot load it: {first_line(e)}") from e
 
 
 def _check_tensors(
-    graph: str, side: str, tensors: list[Any], expected: Mapping[str, tuple[int, ...]]
+    graph: str, side: str, tensors: list[_Tensor], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
     found = {t.name: t for t in tensors}
     if found.keys() != expected.keys():

@@ -180,6 +180,15 @@ def test_graph_that_is_no_graph_names_the_file(bundle, replace_graph, content):
         open_session(bundle)
 
 
+def test_graph_whose_names_are_not_text_is_refused_without_noise(bundle, replace_graph, capfd):
+    content = (bundle / "observe_depth.onnx").read_bytes()
+    replace_graph(bundle, "observe_depth.onnx", content.replace(b"window", b"wind\xe8w"))
+    with pytest.raises(EngineError, match="observe_depth"):
+        open_session(bundle)
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+
+
 def test_graph_of_another_modality_is_refused(bundle, replace_graph):
     replace_graph(bundle, "encode_rgb.onnx", (bundle / "encode_depth.onnx").read_bytes())
     with pytest.raises(EngineError, match=r"encode_rgb.*'window'.*\(batch, 64, 64, 3\)"):
