@@ -89,9 +89,15 @@ class Session:
 
         Raises:
             InputError: an unknown modality, another shape or dtype, or a batch the engine was not built for.
-            EngineError: the backend failed.
+            EngineError: the backend failed, or the evidence is not finite (a window with NaN or beyond all measure):
+                better that one modality drops out here than that fusion fails for all.
         """
-        return self._run(f"encode_{modality}", {"window": self._window(modality, windows)})["evidence"]
+        evidence = self._run(f"encode_{modality}", {"window": self._window(modality, windows)})["evidence"]
+        if not np.isfinite(evidence).all():
+            raise EngineError(
+                f"encode_{modality}: evidence is not finite; check the window for NaN or absurd values"
+            )
+        return evidence
 
     def observe(self, modality: str, windows: npt.NDArray[Any]) -> Array:
         """Raw windows brought into the space and unit that :meth:`decode` estimates.

@@ -120,6 +120,14 @@ def test_wrong_window_is_named(session, modality, window, message):
             call(modality, window)
 
 
+def test_window_that_makes_no_finite_evidence_is_refused(session, golden):
+    windows = golden["window_eeg"].copy()
+    windows[1, 5, 2] = np.nan
+    with pytest.raises(EngineError, match="encode_eeg: evidence is not finite"):
+        session.encode("eeg", windows)
+    assert np.isfinite(session.encode("eeg", golden["window_eeg"])).all()
+
+
 def test_wrong_latent_is_named(session):
     with pytest.raises(InputError, match=r"latent of 'audio': expected shape \(B >= 1, 7\), got \(1, 5\)"):
         session.decode("audio", np.zeros((1, 5), np.float32))
