@@ -1,0 +1,1 @@
+"""Fusion of evidence: Gaussians in precision space, replacement experts, association paths."""

@@ -1,0 +1,57 @@
+"""Associators: networks that carry a latent of one modality into the latent space of another."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from trainers.fusion.gaussians import Gaussian, product_of_experts
+
+
+class Associator(nn.Module):
+    """A_ji of the associator network: z_i -> (mean, log variance) in the space of modality j.
+
+    Two hidden layers; input and output sizes may differ, since every modality has its own latent size.
+    """
+
+    def __init__(self, source_size: int, target_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(source_size, hidden_size),
+            nn.ReLU(),
+            nn.Linear(hidden_size, hidden_size),
+            nn.ReLU(),
+            nn.Linear(hidden_size, 2 * target_size),
+        )
+
+    def forward(self, latent: Tensor) -> Gaussian:
+        """(B, source_size) -> Gaussian over (B, target_size)."""
+        return Gaussian.from_flat(self.layers(latent))
+
+
+def own_or_associated(
+    own: Gaussian, associated: list[Gaussian], own_present: Tensor, source_weight: Tensor
+) -> Gaussian:
+    """A modality's latent: its own where present, else the product of what the present ones associate to it.
+
+    The paper leaves several sources undefined; we take their product with N(0, I) in the target's space, so
+    that nothing present gives the target's prior.
+
+    Args:
+        own: q(z_j | x_j), (B, L_j).
+        associated: q(z_j | x_i) along the path of each other modality i, each (B, L_j).
+        own_present: (B, 1) of 0/1.
+        source_weight: (B, K) weight of each of ``associated``: presence times reliability.
+
+    Returns:
+        (B, L_j), blended by arithmetic on the mask.
+    """
+    imputed = product_of_experts(
+        torch.stack([g.mean for g in associated], dim=1),
+        torch.stack([g.log_variance for g in associated], dim=1),
+        source_weight,
+    )
+    return Gaussian(
+        own_present * own.mean + (1.0 - own_present) * imputed.mean,
+        own_present * own.log_variance + (1.0 - own_present) * imputed.log_variance,
+    )

@@ -1,0 +1,36 @@
+"""Presence masks as tensors: all patterns, random subsets, subsets with one modality less."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engines.bundle import presence_patterns
+
+
+def all_patterns(modalities: int, *, empty: bool = False) -> Tensor:
+    """(P, M) float32 masks in the order of ``engines.bundle.presence_patterns``: complete first."""
+    return torch.tensor(list(presence_patterns(modalities, empty=empty)), dtype=torch.float32)
+
+
+def draw_subset(presence: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """A random proper subset of at least two present modalities per row, (B, M).
+
+    The size is uniform over 2 .. |T| − 1, then the members are uniform. Rows with fewer than three present
+    modalities have no such subset and give all 0.
+    """
+    present = presence.sum(dim=1, keepdim=True)
+    size = 2 + torch.floor(
+        torch.rand(present.shape, generator=generator, device=presence.device) * (present - 2).clamp(min=1.0)
+    )
+    scores = torch.rand(presence.shape, generator=generator, device=presence.device) + presence
+    rank = scores.argsort(dim=1, descending=True).argsort(dim=1)
+    chosen = (rank < size).to(presence.dtype) * presence
+    return chosen * (present >= 3).to(presence.dtype)
+
+
+def without(presence: Tensor, modality: int) -> Tensor:
+    """The masks with one modality taken out."""
+    out = presence.clone()
+    out[:, modality] = 0.0
+    return out

@@ -1,0 +1,290 @@
+"""The associator network: a latent space per modality, joined by associators, cascaded where none is direct."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations, pairwise
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from trainers.fusion.association_paths import Edge, Path, cheapest_paths
+from trainers.fusion.associators import Associator, own_or_associated
+from trainers.fusion.gaussians import Gaussian
+from trainers.fusion.masks import all_patterns
+from trainers.modalities.network import ModalityNetwork
+from trainers.objectives.association import cross_modal_loss, intra_modal_loss
+from trainers.objectives.classification import labelled_cross_entropy
+from trainers.systems.base import Batches, FusedTensors, LabelledWindows, Phase, System
+
+
+class AssociatorsConfig(BaseModel):
+    """Settings of the associator network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["associators"] = "associators"
+    latent_size: int = Field(default=32, ge=1, description="of modalities that latent_sizes does not name")
+    latent_sizes: dict[str, int] = Field(default_factory=dict, description="modality -> latent size")
+    pairs: Literal["all"] | tuple[tuple[str, str], ...] = Field(
+        default="all", description="pairs joined directly, both ways; they must connect all modalities"
+    )
+    hidden_size: int = Field(default=128, ge=1, description="width of an associator")
+    intra_kl: float = Field(default=1.0, ge=0, description="λ_int of eq. 6")
+    cross_kl: float = Field(default=1.0, ge=0, description="λ_crs of eq. 7")
+    kl_warmup: float = Field(
+        default=0.2, ge=0, le=1, description="share of a phase over which the λ rise from 0"
+    )
+    intra_classification: float = Field(
+        default=0.0, ge=0, description="our extension: weight of each modality's own cross entropy in phase 1"
+    )
+    classify: Literal["sample", "mean"] = Field(
+        default="sample", description="what classifiers see in training"
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Associators(System):
+    """VAEs (phase ``intra``), associators between them (``cross``), a classifier over all (``classify``).
+
+    Evidence of a modality is flat (mean, log variance) of q(z_i | x_i): (B, 2 L_i). The posterior is flat
+    (mean, log variance) of every modality's latent, own or associated, one after the other. Each phase
+    trains its modules alone; everything else is frozen, as in the paper.
+    """
+
+    latent_kind = "associated"
+
+    def __init__(
+        self, networks: Mapping[str, ModalityNetwork], classes: int, config: AssociatorsConfig
+    ) -> None:
+        super().__init__(networks, classes)
+        self.config = config
+        self.pairs = _checked_pairs(config, self.names)
+        sizes = {name: network.latent_size for name, network in networks.items()}
+        self.heads = nn.ModuleDict(
+            {n: nn.Linear(net.hidden_size, 2 * sizes[n]) for n, net in networks.items()}
+        )
+        self.intra_classifiers = nn.ModuleDict({n: nn.Linear(sizes[n], classes) for n in self.names})
+        self.associators = nn.ModuleDict(
+            {_key(i, j): Associator(sizes[i], sizes[j], config.hidden_size) for i, j in self.pairs}
+        )
+        self.classifiers = nn.ModuleDict({n: nn.Linear(sizes[n], classes) for n in self.names})
+        self.edge_cost: dict[Edge, float] = dict.fromkeys(self.pairs, 1.0)
+        self.paths: dict[Edge, Path] = cheapest_paths(self.edge_cost)
+        self.patterns: Tensor
+        self.register_buffer("patterns", all_patterns(len(self.names)), persistent=False)
+
+    def evidence_size(self, modality: str) -> int:
+        """Mean and log variance of the modality's own latent."""
+        return 2 * self.latent_size(modality)
+
+    @property
+    def posterior_size(self) -> int:
+        """Mean and log variance of every modality's latent."""
+        return sum(2 * self.latent_size(n) for n in self.names)
+
+    def encode(self, modality: str, window: Tensor) -> Tensor:
+        """Raw windows -> flat (mean, log variance) of q(z_i | x_i)."""
+        evidence: Tensor = self.heads[modality](self.network(modality).trunk(window))
+        return evidence
+
+    def associate(self, path: Path, latent: Tensor) -> Gaussian:
+        """Carry a latent along a path: means pass from hop to hop, the last hop's variance is the result's."""
+        for source, target in pairwise(path):
+            associated: Gaussian = self.associators[_key(source, target)](latent)
+            latent = associated.mean
+        return associated
+
+    def latents(self, own: Mapping[str, Gaussian], presence: Tensor) -> dict[str, Gaussian]:
+        """Every modality's latent distribution: its own where present, associated where not."""
+        weight = presence * self.reliability
+        found = {}
+        for j, target in enumerate(self.names):
+            others = [i for i in range(len(self.names)) if i != j]
+            associated = [
+                self.associate(self.paths[self.names[i], target], own[self.names[i]].mean) for i in others
+            ]
+            found[target] = own_or_associated(
+                own[target], associated, presence[:, j : j + 1], weight[:, others]
+            )
+        return found
+
+    def classify(self, latents: Mapping[str, Tensor], presence: Tensor) -> Tensor:
+        """Sum of every latent's logits (B, C): own ones by reliability, imputed ones by their sources' mean.
+
+        With nothing present all weights are 0 and the logits are uniform.
+        """
+        weight = presence * self.reliability
+        mean = weight.sum(dim=1, keepdim=True) / presence.sum(dim=1, keepdim=True).clamp(min=1.0)
+        weight = weight + (1.0 - presence) * mean
+        logits = torch.stack([self.classifiers[n](latents[n]) for n in self.names], dim=1)
+        return (weight.unsqueeze(-1) * logits).sum(dim=1)
+
+    def fuse(self, evidence: Mapping[str, Tensor], presence: Tensor) -> FusedTensors:
+        """Own or associated latents, and the classifier over all of them."""
+        found = self.latents({n: Gaussian.from_flat(evidence[n]) for n in self.names}, presence)
+        means = {n: g.mean for n, g in found.items()}
+        posterior = torch.cat([found[n].flat() for n in self.names], dim=-1)
+        return FusedTensors(self.classify(means, presence), posterior, means)
+
+    def phases(self) -> Sequence[Phase]:
+        """``intra`` (VAEs), ``cross`` (associators, VAEs frozen), ``classify`` (classifiers, all else frozen)."""
+        return (
+            Phase("intra", (self.networks, self.heads, self.intra_classifiers)),
+            Phase("cross", (self.associators,)),
+            Phase("classify", (self.classifiers,)),
+        )
+
+    def loss(
+        self, phase: str, batch: LabelledWindows, generator: torch.Generator, *, progress: float
+    ) -> dict[str, Tensor]:
+        """Eq. 6, eq. 7 or the cross entropy over all missing patterns, by phase."""
+        warm = min(1.0, progress / self.config.kl_warmup) if self.config.kl_warmup else 1.0
+        if phase == "intra":
+            own = self._own(batch)
+            terms = self._intra_terms(own, batch, generator, self.config.intra_kl * warm)
+        else:
+            with torch.no_grad():
+                own = self._own(batch)
+            if phase == "cross":
+                terms = self._cross_terms(own, batch, generator, self.config.cross_kl * warm)
+            else:
+                terms = {"classification": self._classification_term(own, batch, generator)}
+        terms["total"] = torch.stack(list(terms.values())).sum()
+        return terms
+
+    def _own(self, batch: LabelledWindows) -> dict[str, Gaussian]:
+        return {n: Gaussian.from_flat(self.encode(n, batch.windows[n])) for n in self.names}
+
+    def _intra_terms(
+        self, own: dict[str, Gaussian], batch: LabelledWindows, generator: torch.Generator, kl_weight: float
+    ) -> dict[str, Tensor]:
+        config, terms = self.config, {}
+        for i, (name, q) in enumerate(own.items()):
+            present = batch.presence[:, i]
+            z = q.sample(generator)
+            nll = self._reconstruction(name, batch.windows[name], z)
+            terms[f"intra_{name}"] = intra_modal_loss(nll, q, present, kl_weight=kl_weight)
+            if config.intra_classification:
+                logits = self.intra_classifiers[name](z if config.classify == "sample" else q.mean)
+                labels = torch.where(present > 0, batch.labels, -torch.ones_like(batch.labels))
+                cross_entropy = labelled_cross_entropy(logits, labels, smoothing=config.label_smoothing)
+                terms[f"classification_{name}"] = config.intra_classification * cross_entropy
+        return terms
+
+    def _cross_terms(
+        self, own: dict[str, Gaussian], batch: LabelledWindows, generator: torch.Generator, kl_weight: float
+    ) -> dict[str, Tensor]:
+        terms = {}
+        column = {n: i for i, n in enumerate(self.names)}
+        for source, target in self.pairs:
+            associated: Gaussian = self.associators[_key(source, target)](own[source].sample(generator))
+            nll = self._reconstruction(target, batch.windows[target], associated.sample(generator))
+            both = batch.presence[:, column[source]] * batch.presence[:, column[target]]
+            terms[f"cross_{source}_{target}"] = cross_modal_loss(nll, associated, both, kl_weight=kl_weight)
+        return terms
+
+    def _classification_term(
+        self, own: dict[str, Gaussian], batch: LabelledWindows, generator: torch.Generator
+    ) -> Tensor:
+        rows, count = batch.presence.shape[0], len(self.patterns)
+        masks = (batch.presence.unsqueeze(1) * self.patterns).reshape(rows * count, -1)
+        repeated = {n: Gaussian(*(t.repeat_interleave(count, dim=0) for t in g)) for n, g in own.items()}
+        with torch.no_grad():
+            found = self.latents(repeated, masks)
+            chosen = {
+                n: g.sample(generator) if self.config.classify == "sample" else g.mean
+                for n, g in found.items()
+            }
+        logits = self.classify(chosen, masks).reshape(rows, count, -1)
+        return labelled_cross_entropy(logits, batch.labels, smoothing=self.config.label_smoothing)
+
+    def _reconstruction(self, name: str, window: Tensor, z: Tensor) -> Tensor:
+        network = self.network(name)
+        with torch.no_grad():
+            target, weight = network.target(window), network.target_weight(window)
+        return network.reconstruction_nll(network.decode(z), target, weight)
+
+    @torch.no_grad()
+    def finish_phase(self, phase: str, validation: Batches) -> dict[str, Any]:
+        """After ``cross``: measure every associator on validation data and choose the cheapest paths."""
+        if phase != "cross":
+            return {}
+        self.edge_cost = self._validated_costs(validation)
+        self.paths = cheapest_paths(self.edge_cost)
+        return {
+            "associator_cost": {f"{i}->{j}": round(c, 4) for (i, j), c in self.edge_cost.items()},
+            "paths": ["->".join(path) for path in self.paths.values()],
+        }
+
+    def _validated_costs(self, validation: Batches) -> dict[Edge, float]:
+        """Cost of A_ji: the share of what j's own encoder explains of x_j that is lost when z_j comes from i.
+
+        (NLL(x_j | A_ji(z_i)) − NLL(x_j | z_j)) / (NLL(x_j | 0) − NLL(x_j | z_j)), at least a small step
+        cost, so that of two paths as good the shorter is taken. Means stand for the distributions.
+        """
+        own_nll = dict.fromkeys(self.names, 0.0)
+        prior_nll = dict.fromkeys(self.names, 0.0)
+        edge_nll = dict.fromkeys(self.pairs, 0.0)
+        column = {n: i for i, n in enumerate(self.names)}
+        counts: dict[Any, float] = dict.fromkeys([*self.names, *self.pairs], 1e-9)
+        for batch in validation():
+            own = self._own(batch)
+            for name in self.names:
+                present = batch.presence[:, column[name]]
+                window, mean = batch.windows[name], own[name].mean
+                own_nll[name] += float((self._reconstruction(name, window, mean) * present).sum())
+                prior_nll[name] += float((self._reconstruction(name, window, mean * 0) * present).sum())
+                counts[name] += float(present.sum())
+            for source, target in self.pairs:
+                both = batch.presence[:, column[source]] * batch.presence[:, column[target]]
+                mean = self.associators[_key(source, target)](own[source].mean).mean
+                nll = self._reconstruction(target, batch.windows[target], mean)
+                edge_nll[source, target] += float((nll * both).sum())
+                counts[source, target] += float(both.sum())
+        costs = {}
+        for source, target in self.pairs:
+            own_mean, prior_mean = own_nll[target] / counts[target], prior_nll[target] / counts[target]
+            lost = edge_nll[source, target] / counts[source, target] - own_mean
+            costs[source, target] = STEP_COST + max(0.0, lost / max(prior_mean - own_mean, 1e-6))
+        return costs
+
+    def structure(self) -> dict[str, Any]:
+        """Validated costs of the associators; the paths follow from them."""
+        return {"associator_cost": {f"{i}->{j}": cost for (i, j), cost in self.edge_cost.items()}}
+
+    def load_structure(self, structure: Mapping[str, Any]) -> None:
+        """Restore the costs and choose the paths again.
+
+        Raises:
+            ValueError: the costs are of other pairs.
+        """
+        costs = structure.get("associator_cost", {})
+        wanted = {f"{i}->{j}" for i, j in self.pairs}
+        if set(costs) != wanted:
+            raise ValueError(f"structure should have costs of {sorted(wanted)}, got {sorted(costs)}")
+        self.edge_cost = {(i, j): float(costs[f"{i}->{j}"]) for i, j in self.pairs}
+        self.paths = cheapest_paths(self.edge_cost)
+
+
+STEP_COST = 0.01
+"""What each hop costs besides what it loses."""
+
+
+def _key(source: str, target: str) -> str:
+    return f"{source}_to_{target}"
+
+
+def _checked_pairs(config: AssociatorsConfig, names: tuple[str, ...]) -> tuple[Edge, ...]:
+    """Both directions of the configured pairs; ValueError on an unknown name or a rig left in pieces."""
+    pairs = tuple(combinations(names, 2)) if config.pairs == "all" else config.pairs
+    unknown = sorted({n for pair in pairs for n in pair} - set(names))
+    if unknown:
+        raise ValueError(f"system.pairs names modalities {unknown}; there are {list(names)}")
+    both = tuple(dict.fromkeys(edge for i, j in pairs for edge in ((i, j), (j, i))))
+    reached = {n for path in cheapest_paths(dict.fromkeys(both, 1.0)) for n in path}
+    if len(names) > 1 and reached != set(names):
+        raise ValueError(f"system.pairs join {sorted(reached)}; all of {list(names)} must be connected")
+    return both

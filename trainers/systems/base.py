@@ -1,0 +1,162 @@
+"""What every seed system is to the training loop, to export and to evaluation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainers.modalities.network import ModalityNetwork
+
+
+class LabelledWindows(Protocol):
+    """A batch: raw windows, labels and presence; ``trainers.data`` delivers them."""
+
+    @property
+    def windows(self) -> Mapping[str, Tensor]:
+        """Modality -> (B, *window_shape) float32 raw values; rows that are absent hold anything finite."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(B,) int64; −1 where the label is absent."""
+
+    @property
+    def presence(self) -> Tensor:
+        """(B, M) float32 of 0/1, modalities in the system's order."""
+
+
+class FusedTensors(NamedTuple):
+    """What fusion gives for B rows."""
+
+    logits: Tensor
+    """(B, C)"""
+    posterior: Tensor
+    """(B, posterior_size), flat parameters of the latents' distribution"""
+    latents: dict[str, Tensor]
+    """modality -> (B, latent_size) mean: inferred where present, imputed where not"""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stage of training: a name that the configuration gives steps to, and the modules that learn in it."""
+
+    name: str
+    modules: tuple[nn.Module, ...]
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that learn in this phase, each once."""
+        return nn.ModuleList(self.modules).parameters()
+
+
+Batches = Callable[[], Iterable[LabelledWindows]]
+"""Gives a fresh pass over fixed, unaugmented validation batches each time it is called."""
+
+
+class System(nn.Module, ABC):
+    """Networks of all modalities joined by one scheme of fusion.
+
+    Attributes:
+        names: modalities in the order of the presence mask.
+        classes: number of classes C.
+        latent_kind: ``shared`` (one space) or ``associated`` (one space per modality).
+        networks: modality -> :class:`ModalityNetwork`.
+        reliability: (M,) buffer: how much what a modality says counts in fusion, fitted on validation after
+            training (:mod:`trainers.calibration`); 1 until then.
+    """
+
+    latent_kind: Literal["shared", "associated"]
+
+    def __init__(self, networks: Mapping[str, ModalityNetwork], classes: int) -> None:
+        super().__init__()
+        self.names = tuple(networks)
+        self.classes = classes
+        self.networks = nn.ModuleDict(networks)
+        self.reliability: Tensor
+        self.register_buffer("reliability", torch.ones(len(networks)))
+
+    def network(self, modality: str) -> ModalityNetwork:
+        """The network of one modality, typed."""
+        network = self.networks[modality]
+        assert isinstance(network, ModalityNetwork)
+        return network
+
+    def latent_size(self, modality: str) -> int:
+        """Size of the latent that :meth:`decode` takes for a modality."""
+        return self.network(modality).latent_size
+
+    @abstractmethod
+    def evidence_size(self, modality: str) -> int:
+        """Size of the flat evidence vector of a modality."""
+
+    @property
+    @abstractmethod
+    def posterior_size(self) -> int:
+        """Size of :attr:`FusedTensors.posterior`."""
+
+    @abstractmethod
+    def encode(self, modality: str, window: Tensor) -> Tensor:
+        """Raw windows (B, *window_shape) -> evidence (B, evidence_size)."""
+
+    @abstractmethod
+    def fuse(self, evidence: Mapping[str, Tensor], presence: Tensor) -> FusedTensors:
+        """Fuse evidence under a presence mask (B, M): deterministic, no branch on the mask, exports statically."""
+
+    def decode(self, modality: str, latent: Tensor) -> Tensor:
+        """Latents (B, latent_size) -> observations (B, *observation_shape) in physical units."""
+        network = self.network(modality)
+        return network.to_observation(network.decode(latent))
+
+    def observe(self, modality: str, window: Tensor) -> Tensor:
+        """Raw windows -> measured observations, in the space of :meth:`decode`."""
+        return self.network(modality).observe(window)
+
+    @abstractmethod
+    def phases(self) -> Sequence[Phase]:
+        """Training phases in order."""
+
+    @abstractmethod
+    def loss(
+        self, phase: str, batch: LabelledWindows, generator: torch.Generator, *, progress: float
+    ) -> dict[str, Tensor]:
+        """The named terms of a phase's loss and their sum under ``total``, each a scalar.
+
+        Args:
+            phase: name of one of :meth:`phases`.
+            batch: windows already augmented.
+            generator: the only source of randomness.
+            progress: share of the phase's steps already done, 0..1; drives warm-ups.
+        """
+
+    def begin_phase(self, phase: str) -> None:
+        """Put the phase's modules into training mode with gradients, and everything else into evaluation mode."""
+        chosen = next(p for p in self.phases() if p.name == phase)
+        self.eval()
+        self.requires_grad_(False)
+        for module in chosen.modules:
+            module.train()
+            module.requires_grad_(True)
+
+    def finish_phase(self, phase: str, validation: Batches) -> dict[str, Any]:
+        """Decide what a phase leaves to decide (association paths, say); called once, in evaluation mode.
+
+        Args:
+            phase: name of the phase that ended.
+            validation: fixed validation batches.
+
+        Returns:
+            What was decided and measured, JSON-serialisable, for ``metrics.json``.
+        """
+        return {}
+
+    def structure(self) -> dict[str, Any]:
+        """JSON-serialisable decisions that are not tensors (association paths); saved with checkpoints."""
+        return {}
+
+    def load_structure(self, structure: Mapping[str, Any]) -> None:
+        """Restore what :meth:`structure` gave."""
+        if structure:
+            raise ValueError(f"{type(self).__name__} has no structure to load, got keys {sorted(structure)}")
