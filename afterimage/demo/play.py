@@ -55,7 +55,7 @@ def demo_schedule(
     After each fault comes the time that its slowest window needs to fill again, plus ``pause_s``.
     """
     window_s = {m.name: (m.window + m.hop) / m.rate_hz for m in manifest.modalities}
-    plain = FaultSchedule.demo(rig, seed, first_s=0, fault_s=fault_s, recovery_s=0)
+    plain = FaultSchedule.demo(rig, seed=seed, first_s=0, fault_s=fault_s, recovery_s=0)
     at, faults = _SETTLE_S, []
     for fault in plain.faults:
         faults.append(fault.model_copy(update={"start_s": at, "end_s": at + fault_s}))

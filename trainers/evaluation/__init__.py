@@ -1,0 +1,1 @@
+"""Evaluation of a bundle: accuracy in every missing pattern, honesty of its probabilities, quality of imputations."""

@@ -1,0 +1,175 @@
+"""What a training run is: one YAML file, validated, unknown keys refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from runtime.rig import Rig
+from trainers.data.missingness import MissingnessPlan
+from trainers.systems.associators import AssociatorsConfig
+from trainers.systems.svae import SvaeConfig
+
+
+class ConfigurationError(Exception):
+    """A training configuration that cannot be used; names the file, every faulty field and what came."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModalityConfig(_Strict):
+    """What a model reads of one sensor and how wide its network is."""
+
+    window: int = Field(ge=1, description="samples in one window")
+    hop: int = Field(ge=1, description="samples between successive windows")
+    hidden_size: int = Field(default=128, ge=1, description="size of the trunk's output")
+
+
+class PhaseConfig(_Strict):
+    """How long one training phase lasts."""
+
+    steps: int = Field(ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    share: float = Field(default=1.0, gt=0, description="of the time budget, relative to the other phases")
+
+
+class OptimizerConfig(_Strict):
+    """Adam or AdamW, its schedule and what keeps it steady."""
+
+    name: Literal["adam", "adamw"] = "adamw"
+    weight_decay: float = Field(default=0.01, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = Field(
+        default=0.03, ge=0, lt=1, description="share of a phase over which the rate rises from 0"
+    )
+    clip_norm: float | None = Field(default=5.0, gt=0, description="largest norm of the gradients")
+    average: float = Field(default=0.99, ge=0, lt=1, description="decay of the averaged weights; 0: none")
+
+
+class ModelConfig(_Strict):
+    """A training run: `version: 1`, the windows of the rig, the system and how it is trained."""
+
+    version: Literal[1]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    modalities: dict[str, ModalityConfig] = Field(
+        min_length=1, description="in the order of the presence mask"
+    )
+    system: Annotated[SvaeConfig | AssociatorsConfig, Field(discriminator="name")]
+    phases: dict[str, PhaseConfig] = Field(min_length=1)
+    batch_size: int = Field(default=32, ge=2)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    augment: bool = True
+    missingness: MissingnessPlan = MissingnessPlan()
+    validation_views: int = Field(
+        default=2, ge=1, description="windows per validation moment for calibration"
+    )
+    validation_moments: int = Field(default=1000, ge=1, description="at most so many validation moments")
+    seed: int = 0
+    torch_threads: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _phases_of_system(self) -> ModelConfig:
+        wanted = {"svae": ["joint"], "associators": ["intra", "cross", "classify"]}[self.system.name]
+        if sorted(self.phases) != sorted(wanted):
+            raise ValueError(f"phases of system {self.system.name!r} are {wanted}, got {sorted(self.phases)}")
+        return self
+
+    @property
+    def window_lengths(self) -> dict[str, int]:
+        """Modality -> window in samples, in the order of the presence mask."""
+        return {name: modality.window for name, modality in self.modalities.items()}
+
+    def latent_size(self, modality: str) -> int:
+        """Latent size of a modality: the shared one, or its own."""
+        if isinstance(self.system, SvaeConfig):
+            return self.system.latent_size
+        return self.system.latent_sizes.get(modality, self.system.latent_size)
+
+
+@dataclass(frozen=True)
+class SensorWindow:
+    """One sensor of a rig with the window that a model takes; a ``trainers.modalities`` WindowSpec."""
+
+    name: str
+    kind: str
+    sample_shape: tuple[int, ...]
+    rate_hz: float
+    window: int
+
+
+def sensor_windows(config: ModelConfig, rig: Rig) -> dict[str, SensorWindow]:
+    """Join the configuration's windows with the rig's sensors.
+
+    Raises:
+        ConfigurationError: the modalities differ from the rig's, or come in another order.
+    """
+    if tuple(config.modalities) != rig.modality_names:
+        raise ConfigurationError(
+            f"model {config.name!r} reads modalities {list(config.modalities)}, rig {rig.name!r} has "
+            f"{list(rig.modality_names)}; they must be the same, in the same order"
+        )
+    found = {}
+    for name, modality in config.modalities.items():
+        sensor = rig.sensor(name)
+        found[name] = SensorWindow(name, sensor.kind, sensor.sample_shape, sensor.rate_hz, modality.window)
+    return found
+
+
+def shipped_models() -> list[str]:
+    """Names of the model configurations that come with the package."""
+    return sorted(p.stem for p in (Path(str(resources.files("configs"))) / "models").glob("*.yaml"))
+
+
+def load_model_config(name_or_path: str | Path, changes: Mapping[str, object] | None = None) -> ModelConfig:
+    """Read a model configuration by the name of a shipped one (``svae``) or by the path of a YAML file.
+
+    Args:
+        name_or_path: ``svae``, ``associators``, or a path that ends in .yaml or .yml.
+        changes: dotted key -> value that replaces what the file has, ``{"phases.joint.steps": 100}``.
+
+    Raises:
+        ConfigurationError: no such file, not YAML, an unknown key, or a value of the wrong kind; every fault
+            is listed.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = Path(str(resources.files("configs"))) / "models" / f"{name_or_path}.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError as e:
+        raise ConfigurationError(
+            f"no model {str(name_or_path)!r}; shipped models: {shipped_models()}, or give the path of a YAML file"
+        ) from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigurationError(f"{path}: not YAML: {e}") from e
+    if not isinstance(raw, dict):
+        raise ConfigurationError(f"{path}: expected a mapping at the top, got {type(raw).__name__}")
+    for key, value in (changes or {}).items():
+        _replace(raw, key, value, path)
+    try:
+        return ModelConfig.model_validate(raw)
+    except ValidationError as e:
+        faults = "; ".join(
+            f"{'.'.join(str(p) for p in f['loc']) or 'file'}: {f['msg']} (got {str(f['input'])[:60]!r})"
+            for f in e.errors()
+        )
+        raise ConfigurationError(f"{path}: {faults}") from e
+
+
+def _replace(raw: dict[str, object], dotted: str, value: object, path: Path) -> None:
+    *parents, last = dotted.split(".")
+    at = raw
+    for key in parents:
+        below = at.setdefault(key, {})
+        if not isinstance(below, dict):
+            raise ConfigurationError(f"{path}: cannot set {dotted!r}: {key!r} is not a mapping")
+        at = below
+    at[last] = value

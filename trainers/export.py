@@ -1,0 +1,217 @@
+"""Export: a trained system as a bundle, graphs and golden values, checked against PyTorch before it is handed over."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from engines.bundle import (
+    GOLDEN_NAME,
+    Calibration,
+    Manifest,
+    ModalitySpec,
+    file_sha256,
+    graph_names,
+    graph_signature,
+    presence_patterns,
+    save_manifest,
+)
+from engines.parity import check_parity
+from engines.session import open_session
+from runtime.rig import Rig
+from trainers.configuration import ModelConfig
+from trainers.systems.base import System
+
+OPSET = 18
+
+
+class ExportError(Exception):
+    """A bundle whose graphs do not agree with the trained system; nothing is handed over."""
+
+
+class _Encode(nn.Module):
+    def __init__(self, system: System, modality: str) -> None:
+        super().__init__()
+        self.system, self.modality = system, modality
+
+    def forward(self, window: Tensor) -> Tensor:
+        return self.system.encode(self.modality, window)
+
+
+class _Fuse(nn.Module):
+    def __init__(self, system: System) -> None:
+        super().__init__()
+        self.system = system
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        *evidence, presence = tensors
+        fused = self.system.fuse(dict(zip(self.system.names, evidence, strict=True)), presence)
+        return fused.logits, fused.posterior, *(fused.latents[n] for n in self.system.names)
+
+
+class _Decode(nn.Module):
+    def __init__(self, system: System, modality: str) -> None:
+        super().__init__()
+        self.system, self.modality = system, modality
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.system.decode(self.modality, latent)
+
+
+class _Observe(nn.Module):
+    def __init__(self, system: System, modality: str) -> None:
+        super().__init__()
+        self.system, self.modality = system, modality
+
+    def forward(self, window: Tensor) -> Tensor:
+        return self.system.observe(self.modality, window)
+
+
+def export_bundle(
+    system: System,
+    config: ModelConfig,
+    rig: Rig,
+    folder: Path,
+    *,
+    data: str,
+    classes: tuple[str, ...],
+    temperatures: Mapping[str, float],
+    health_thresholds: Mapping[str, Mapping[str, float]],
+    golden_windows: Mapping[str, npt.NDArray[Any]],
+    metrics: Mapping[str, float],
+) -> Path:
+    """Write the bundle of a trained system; an earlier one in its place is replaced only once this one is checked.
+
+    Args:
+        system: trained; put into evaluation mode.
+        config: windows and hops.
+        rig: units and dtypes of the wire.
+        folder: of the bundle.
+        data: recorded or synthetic.
+        classes: in the order of the logits.
+        temperatures: pattern key -> temperature.
+        health_thresholds: modality -> check -> threshold.
+        golden_windows: modality -> (B, *window_shape) raw windows for the golden values.
+        metrics: numbers to carry along.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExportError: a graph does not agree with PyTorch.
+    """
+    system.eval()
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    manifest = Manifest(
+        name=config.name,
+        system=config.system.name,
+        rig=rig.name,
+        data=data,  # type: ignore[arg-type]
+        classes=classes,
+        modalities=modality_specs(system, config, rig),
+        latents=system.latent_kind,
+        posterior_size=system.posterior_size,
+        calibration=Calibration(temperature=dict(temperatures)),
+        health_thresholds={m: dict(t) for m, t in health_thresholds.items()},
+        files={},
+        producer={p: version(p) for p in ("afterimage", "torch", "torchaudio", "onnx", "numpy")},
+        metrics=dict(metrics),
+    )
+    for graph in graph_names(manifest):
+        _export_graph(_module(system, graph), manifest, graph, partial / f"{graph}.onnx")
+    np.savez_compressed(partial / GOLDEN_NAME, **golden_values(system, golden_windows))
+    names = [*(f"{g}.onnx" for g in graph_names(manifest)), GOLDEN_NAME]
+    manifest = manifest.model_copy(update={"files": {n: file_sha256(partial / n) for n in names}})
+    save_manifest(partial, manifest)
+    with open_session(partial) as session:
+        parity = check_parity(session, partial)
+    if not parity.passed:
+        raise ExportError(f"{partial}: the exported graphs differ from PyTorch: {parity}")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return folder
+
+
+def modality_specs(system: System, config: ModelConfig, rig: Rig) -> tuple[ModalitySpec, ...]:
+    """What the manifest says of every modality."""
+    specs = []
+    for name in system.names:
+        sensor, network = rig.sensor(name), system.network(name)
+        specs.append(
+            ModalitySpec(
+                name=name,
+                kind=sensor.kind,
+                sample_shape=sensor.sample_shape,
+                dtype=sensor.dtype,
+                unit=sensor.unit,
+                rate_hz=sensor.rate_hz,
+                window=config.modalities[name].window,
+                hop=config.modalities[name].hop,
+                observation_shape=network.observation_shape,
+                observation_unit=network.observation_unit,
+                evidence_size=system.evidence_size(name),
+                latent_size=system.latent_size(name),
+            )
+        )
+    return tuple(specs)
+
+
+@torch.no_grad()
+def golden_values(system: System, windows: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """PyTorch's own outputs of every graph for some windows, in every missing pattern; keys as docs/bundle.md has them."""
+    masks = np.array(list(presence_patterns(len(system.names), empty=True)), np.float32)
+    golden: dict[str, npt.NDArray[Any]] = {"presence": masks}
+    evidence = {}
+    for name in system.names:
+        window = torch.from_numpy(windows[name].astype(np.float32))
+        evidence[name] = system.encode(name, window)
+        golden[f"window_{name}"] = windows[name]
+        golden[f"evidence_{name}"] = evidence[name].numpy()
+        golden[f"observed_{name}"] = system.observe(name, window).numpy()
+    rows = len(next(iter(windows.values())))
+    for p, mask in enumerate(torch.from_numpy(masks)):
+        fused = system.fuse(evidence, mask.expand(rows, -1))
+        golden[f"logits_{p}"], golden[f"posterior_{p}"] = fused.logits.numpy(), fused.posterior.numpy()
+        for name in system.names:
+            golden[f"latent_{name}_{p}"] = fused.latents[name].numpy()
+            golden[f"decoded_{name}_{p}"] = system.decode(name, fused.latents[name]).numpy()
+    return golden
+
+
+def _module(system: System, graph: str) -> nn.Module:
+    if graph == "fuse":
+        return _Fuse(system)
+    role, _, name = graph.partition("_")
+    wrapper = {"encode": _Encode, "decode": _Decode, "observe": _Observe}[role]
+    return wrapper(system, name)
+
+
+def _export_graph(module: nn.Module, manifest: Manifest, graph: str, path: Path) -> None:
+    signature = graph_signature(manifest, graph)
+    example = tuple(torch.ones(2, *shape) for shape in signature.inputs.values())
+    names = [*signature.inputs, *signature.outputs]
+    with warnings.catch_warnings():
+        # The exporter over TorchScript is deprecated, but exports in a tenth of the time of the one over
+        # torch.export, and thirteen graphs are exported at the end of every training. Parity is checked after.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            example,
+            str(path),
+            input_names=list(signature.inputs),
+            output_names=list(signature.outputs),
+            dynamic_axes={name: {0: "batch"} for name in names},
+            opset_version=OPSET,
+            dynamo=False,
+        )

@@ -1,0 +1,273 @@
+"""The training loop: phases of a system one after the other, resumable exactly, bounded by steps and by time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainers.checkpoint import flatten_optimizer, load_checkpoint, restore_optimizer, save_checkpoint
+from trainers.configuration import ModelConfig, OptimizerConfig, PhaseConfig
+from trainers.data.sampler import Batch, BatchSampler
+from trainers.systems.base import Batches, Phase, System
+
+Report = Callable[[str, int, int, float], None]
+"""Called after every step: phase, steps done, steps planned, smoothed total loss."""
+
+
+class TrainingError(Exception):
+    """Training that cannot go on, such as a loss that is not finite; names phase, step and term."""
+
+
+@dataclass
+class TrainingRun:
+    """Where a run stands; everything that the next step depends on besides weights and configuration.
+
+    Attributes:
+        phase: index of the phase in progress.
+        step: steps done in it.
+        elapsed_s: time spent in it, over all sessions.
+        history: per phase, every ``RECORD_EVERY`` steps: step and mean loss terms since the last record.
+        decided: what :meth:`System.finish_phase` reported, by phase.
+    """
+
+    phase: int = 0
+    step: int = 0
+    elapsed_s: float = 0.0
+    history: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    decided: dict[str, Any] = field(default_factory=dict)
+
+
+RECORD_EVERY = 25
+
+
+class Trainer:
+    """Trains one system; made fresh, then optionally :meth:`resume`, then :meth:`run`.
+
+    Args:
+        system: to be trained in place.
+        sampler: of training batches.
+        validation: fixed validation batches, for what phases decide when they end.
+        config: phases, optimizer and seed.
+        folder: where checkpoints go.
+    """
+
+    def __init__(
+        self, system: System, sampler: BatchSampler, validation: Batches, config: ModelConfig, folder: Path
+    ) -> None:
+        self.system = system
+        self.sampler = sampler
+        self.config = config
+        self.checkpoint_folder = folder / "checkpoint"
+        self.state = TrainingRun()
+        self._validation = validation
+        # Everything random in a step comes from here, or from torch's global generator (dropout); both are saved.
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self._global_state = torch.Generator().manual_seed(config.seed + 1).get_state()
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._average: dict[str, Tensor] = {}
+
+    def run(
+        self,
+        *,
+        minutes: float | None = None,
+        report: Report | None = None,
+        checkpoint_s: float = 60.0,
+        until: int | None = None,
+    ) -> None:
+        """Train until every phase is done.
+
+        Args:
+            minutes: time budget over all phases, split by their ``share``; learning rates and warm-ups follow the
+                budget where it runs out before the steps do. Without it a run is a function of the seed alone.
+            report: called after every step.
+            checkpoint_s: seconds between checkpoints.
+            until: stop after so many steps in all, with a checkpoint, as if interrupted.
+
+        Raises:
+            TrainingError: a loss that is not finite.
+        """
+        phases = self.system.phases()
+        shares = {p.name: self.config.phases[p.name].share for p in phases}
+        saved, done = time.monotonic(), 0
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._global_state)
+            while self.state.phase < len(phases):
+                phase = phases[self.state.phase]
+                settings = self.config.phases[phase.name]
+                budget_s = (
+                    None if minutes is None else 60 * minutes * shares[phase.name] / sum(shares.values())
+                )
+                self._prepare(phase)
+                means: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECORD_EVERY))
+                while (progress := self._progress(settings, budget_s)) < 1.0:
+                    begin = time.monotonic()
+                    terms = self._step(phase, settings, progress)
+                    self.state.step += 1
+                    self.state.elapsed_s += time.monotonic() - begin
+                    self._record(phase.name, terms, means)
+                    if report is not None:
+                        mean = sum(means["total"]) / len(means["total"])
+                        report(phase.name, self.state.step, settings.steps, mean)
+                    done += 1
+                    if time.monotonic() - saved > checkpoint_s or done == until:
+                        self.save()
+                        saved = time.monotonic()
+                    if done == until:
+                        return
+                self._finish(phase)
+        self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint of everything the next step depends on."""
+        tensors = {f"model.{k}": v for k, v in self.system.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self._average.items()}
+        if self._optimizer is not None:
+            tensors |= flatten_optimizer(self._optimizer, "optimizer.")
+        tensors["random.own"] = self._generator.get_state()
+        tensors["random.global"] = torch.get_rng_state()
+        save_checkpoint(
+            self.checkpoint_folder,
+            tensors,
+            {
+                "config": self.config.model_dump(mode="json"),
+                "run": vars(self.state),
+                "sampler": self.sampler.state_dict(),
+                "structure": self.system.structure(),
+            },
+        )
+
+    def resume(self) -> None:
+        """Continue from the last checkpoint; the next step is the one that would have come next.
+
+        Raises:
+            CheckpointError: there is none.
+            TrainingError: it was made with another configuration.
+        """
+        tensors, state = load_checkpoint(self.checkpoint_folder)
+        mine = self.config.model_dump(mode="json")
+        if state["config"] != mine:
+            keys = sorted(k for k in mine if state["config"].get(k) != mine[k])
+            raise TrainingError(
+                f"{self.checkpoint_folder}: made with other settings of {keys}; use the same or start anew"
+            )
+        self.state = TrainingRun(**state["run"])
+        self.sampler.load_state_dict(state["sampler"])
+        if state["structure"]:
+            self.system.load_structure(state["structure"])
+        self.system.load_state_dict(_under(tensors, "model."))
+        self._average = _under(tensors, "average.")
+        phases = self.system.phases()
+        if self.state.phase < len(phases):
+            self._optimizer = self._make_optimizer(phases[self.state.phase])
+            restore_optimizer(self._optimizer, tensors, "optimizer.")
+        self._generator.set_state(tensors["random.own"])
+        self._global_state = tensors["random.global"]
+
+    def _prepare(self, phase: Phase) -> None:
+        self.system.begin_phase(phase.name)
+        if self._optimizer is None:
+            self._optimizer = self._make_optimizer(phase)
+            if self.config.optimizer.average:
+                self._average = {
+                    k: v.detach().clone() for k, v in self.system.named_parameters() if v.requires_grad
+                }
+
+    def _make_optimizer(self, phase: Phase) -> torch.optim.Optimizer:
+        settings = self.config.optimizer
+        kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+        # Biases and norms are not decayed: shrinking them regularises nothing and costs fit.
+        decayed, plain = [], []
+        for parameter in phase.parameters():
+            (decayed if parameter.dim() > 1 else plain).append(parameter)
+        groups = [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        return kind([g for g in groups if g["params"]], lr=self.config.phases[phase.name].learning_rate)
+
+    def _progress(self, settings: PhaseConfig, budget_s: float | None) -> float:
+        """Share of the phase that is done, by steps or by time, whichever is further."""
+        by_steps = self.state.step / settings.steps
+        return by_steps if budget_s is None else max(by_steps, self.state.elapsed_s / budget_s)
+
+    def _step(self, phase: Phase, settings: PhaseConfig, progress: float) -> dict[str, Tensor]:
+        assert self._optimizer is not None
+        for group in self._optimizer.param_groups:
+            group["lr"] = settings.learning_rate * learning_rate_factor(progress, self.config.optimizer)
+        batch = self.sampler.next()
+        if self.config.augment:
+            batch = self._augmented(batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        terms = self.system.loss(phase.name, batch, self._generator, progress=progress)
+        if not torch.isfinite(terms["total"]):
+            bad = sorted(k for k, v in terms.items() if not torch.isfinite(v))
+            raise TrainingError(
+                f"phase {phase.name!r}, step {self.state.step}: {bad} not finite; lower the learning rate"
+            )
+        terms["total"].backward()
+        if self.config.optimizer.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(phase.parameters(), self.config.optimizer.clip_norm)
+        self._optimizer.step()
+        if self._average:
+            self._update_average()
+        return terms
+
+    def _augmented(self, batch: Batch) -> Batch:
+        """Every modality distorted from one seed, so that what was recorded together is moved together."""
+        seed = int(torch.randint(2**62, (1,), generator=self._generator))
+        windows = {
+            name: self.system.network(name).augment(window, torch.Generator().manual_seed(seed))
+            for name, window in batch.windows.items()
+        }
+        return Batch(windows, batch.labels, batch.presence)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # A short memory at first, so that the start of a phase does not linger in a short run.
+        decay = min(self.config.optimizer.average, (1 + self.state.step) / (10 + self.state.step))
+        for name, parameter in self.system.named_parameters():
+            if name in self._average:
+                self._average[name].lerp_(parameter, 1 - decay)
+
+    def _record(self, phase: str, terms: Mapping[str, Tensor], means: Mapping[str, deque[float]]) -> None:
+        for name, value in terms.items():
+            means[name].append(float(value.detach()))
+        if self.state.step % RECORD_EVERY == 0:
+            record = {"step": float(self.state.step)} | {k: sum(v) / len(v) for k, v in means.items()}
+            self.state.history.setdefault(phase, []).append(record)
+
+    @torch.no_grad()
+    def _finish(self, phase: Phase) -> None:
+        """Take the averaged weights, let the system decide what it has to, and go on to the next phase."""
+        for name, parameter in self.system.named_parameters():
+            if name in self._average:
+                parameter.copy_(self._average[name])
+        self.system.eval()
+        self.state.decided[phase.name] = self.system.finish_phase(phase.name, self._validation) | {
+            "steps": self.state.step,
+            "seconds": round(self.state.elapsed_s, 1),
+        }
+        self._optimizer, self._average = None, {}
+        self.state.phase, self.state.step, self.state.elapsed_s = self.state.phase + 1, 0, 0.0
+
+
+def learning_rate_factor(progress: float, settings: OptimizerConfig) -> float:
+    """Share of the learning rate at a point of a phase: linear warm-up, then constant or half a cosine to 0."""
+    if settings.warmup and progress < settings.warmup:
+        return max(progress / settings.warmup, 0.02)
+    if settings.schedule == "constant":
+        return 1.0
+    along = (progress - settings.warmup) / (1 - settings.warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(along, 1.0)))
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,151 @@
+"""Training from end to end: a configuration and a source of signals become a calibrated, exported bundle."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from runtime.core.quality import measure, thresholds_from
+from runtime.sensors.moments import MomentSource
+from trainers.calibration import calibrate, validation_evidence
+from trainers.configuration import ModelConfig, load_model_config
+from trainers.data.pairing_record import save_pairing_record
+from trainers.data.sampler import Batch, BatchSampler
+from trainers.data.windows import WindowSet, evaluation_windows
+from trainers.export import export_bundle
+from trainers.loop import Trainer
+from trainers.systems.build import build_system
+
+GOLDEN_ROWS = 4
+HEALTH_WINDOWS = 300
+
+
+def train(
+    system: str | Path,
+    source: MomentSource,
+    out: Path,
+    *,
+    seed: int | None = None,
+    minutes: float | None = None,
+    resume: bool = False,
+    changes: dict[str, object] | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Train a system, calibrate it on validation data, and export its bundle.
+
+    Writes ``out/bundle``, ``out/checkpoint``, ``out/config.json``, ``out/pairing.json`` and ``out/metrics.json``.
+
+    Args:
+        system: name of a shipped model configuration, or the path of one.
+        source: signals to learn from.
+        out: folder of the run.
+        seed: in place of the configuration's.
+        minutes: time budget of the optimisation; see :meth:`trainers.loop.Trainer.run`.
+        resume: go on from ``out/checkpoint``.
+        changes: dotted configuration key -> value.
+        console: where the progress bar goes; stderr by default.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        ConfigurationError, TrainingError, CheckpointError, ExportError: see there.
+    """
+    changes = dict(changes or {}) | ({} if seed is None else {"seed": seed})
+    config = load_model_config(system, changes)
+    torch.set_num_threads(config.torch_threads)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.json").write_text(json.dumps(config.model_dump(mode="json"), indent=1))
+    save_pairing_record(source, out / "pairing.json")
+    model = build_system(config, source.rig, len(source.classes))
+    sampler = BatchSampler(
+        source, config.window_lengths, "train", config.batch_size, config.seed, config.missingness
+    )
+    batches = validation_batches(source, config)
+    trainer = Trainer(model, sampler, lambda: batches, config, out)
+    if resume:
+        trainer.resume()
+    begin = time.monotonic()
+    _run_with_bar(trainer, minutes, console or Console(stderr=True))
+    evidence, labels = validation_evidence(model.eval(), lambda: batches)
+    temperatures, accuracies = calibrate(model, evidence, labels)
+    metrics = {"validation": accuracies, "phases": trainer.state.decided, "history": trainer.state.history}
+    metrics |= {"seed": config.seed, "training_seconds": round(time.monotonic() - begin, 1)}
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    return export_bundle(
+        model,
+        config,
+        source.rig,
+        out / "bundle",
+        data=source.name,
+        classes=source.classes,
+        temperatures=temperatures,
+        health_thresholds=health_thresholds(source, config),
+        golden_windows=_golden_windows(source, config),
+        metrics={f"validation accuracy {k}": round(v, 4) for k, v in accuracies.items()},
+    )
+
+
+def validation_batches(source: MomentSource, config: ModelConfig) -> list[Batch]:
+    """Fixed, unaugmented windows of the validation split, all modalities present."""
+    chunks = evaluation_windows(
+        source,
+        "validation",
+        config.window_lengths,
+        views=config.validation_views,
+        limit=config.validation_moments,
+        seed=config.seed,
+    )
+    return [
+        Batch(
+            {m: torch.from_numpy(w.astype(np.float32)) for m, w in chunk.windows.items()},
+            torch.from_numpy(chunk.labels),
+            torch.ones(len(chunk.labels), len(config.modalities)),
+        )
+        for chunk in chunks
+    ]
+
+
+def health_thresholds(source: MomentSource, config: ModelConfig) -> dict[str, dict[str, float]]:
+    """Limits of the runtime's content checks, from windows of the training split; see ``runtime.core.quality``."""
+    measures: dict[str, list[dict[str, float]]] = {m: [] for m in config.modalities}
+    windows = WindowSet(source, "train", config.window_lengths)
+    rng = np.random.default_rng([0x4845414C, config.seed])
+    count = min(HEALTH_WINDOWS, len(windows))
+    moments = rng.choice(len(windows), count, replace=False)
+    earliest, latest = windows.end_range_s
+    for modality, values in windows.cut(moments, rng.uniform(earliest, latest, count)).items():
+        kind = source.rig.sensor(modality).kind
+        measures[modality] = [measure(kind, window) for window in values]
+    return {m: thresholds_from(source.rig.sensor(m).kind, found) for m, found in measures.items()}
+
+
+def _golden_windows(source: MomentSource, config: ModelConfig) -> dict[str, Any]:
+    chunks: Iterable[Any] = evaluation_windows(
+        source, "validation", config.window_lengths, limit=GOLDEN_ROWS, seed=config.seed
+    )
+    return dict(next(iter(chunks)).windows)
+
+
+def _run_with_bar(trainer: Trainer, minutes: float | None, console: Console) -> None:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"),
+        TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(phase: str, step: int, steps: int, loss: float) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=steps, loss=loss)
+            bar.update(tasks[phase], completed=step, loss=loss)
+
+        trainer.run(minutes=minutes, report=report)
