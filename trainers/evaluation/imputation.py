@@ -23,13 +23,13 @@ Array = npt.NDArray[np.float32]
 LOWEST_HZ = 4.0
 HIGHEST_HZ = 48.0
 FLOOR_UV = 0.05
-"""Amplitudes are taken as at least about this, which is below an amplifier's own noise; it keeps the logarithm finite."""
+"""Added to amplitudes (in power) before the logarithm: below an amplifier's own noise, and it keeps them finite."""
 
 SPACES = {
     "rgb": "intensity 0..255, every pixel",
     "depth": "mm, only pixels that the sensor measured (raw value > 0)",
     "audio": "MFCC of the energy-centred window, 40 coefficients x frames",
-    "eeg": f"ln(amplitude / 1 uV) of the waveform, {LOWEST_HZ:g} to {HIGHEST_HZ:g} Hz, by channel; phase is not compared",
+    "eeg": f"ln(amplitude / 1 uV) by channel, {LOWEST_HZ:g} to {HIGHEST_HZ:g} Hz; phase is not compared",
 }
 """Kind -> what its errors are measured on, in words."""
 
@@ -139,7 +139,9 @@ def observe_all(session: Session, spec: ModalitySpec, windows: npt.NDArray[Any])
     )
 
 
-def estimate_all(session: Session, spec: ModalitySpec, evidence: Evidence, presence: tuple[int, ...]) -> Array:
+def estimate_all(
+    session: Session, spec: ModalitySpec, evidence: Evidence, presence: tuple[int, ...]
+) -> Array:
     """One modality decoded from evidence under a presence mask, in comparison space.
 
     Args:

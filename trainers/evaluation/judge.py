@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 Array = npt.NDArray[np.float32]
 
 BATCH = 64
+STEPS = 300
 SEED = 0x4A554447
 """Mixed into every judge's seed, so that it never draws what a trainer with the same seed draws."""
 
@@ -32,7 +35,7 @@ def inverse_cosine_transform(size: int) -> Tensor:
 
 
 def _standardise(values: Tensor) -> Tensor:
-    """Mean 0 and spread 1 within every row and channel group, so that level and contrast say nothing."""
+    """Mean 0 and spread 1 within every row, so that level and contrast say nothing."""
     axes = tuple(range(1, values.ndim))
     centred = values - values.mean(axes, keepdim=True)
     return centred * torch.rsqrt(centred.square().mean(axes, keepdim=True) + 1e-4)
@@ -46,16 +49,18 @@ def prepare(kind: str, observations: Array) -> Tensor:
         observations: (B, S, S, 3) intensities, (B, S, S) mm, (B, 40, frames) MFCC, or (B, C, F) log amplitudes.
 
     Returns:
-        (B, 3, S, S); (B, 1, S, S) of log depth; (B, 1, 40, frames) log mel spectrum; (B, 2, F) mean and maximum over
-        channels of each bin's excess over its neighbourhood.
+        (B, 3, S/2, S/2); (B, 1, S/2, S/2) of log depth; (B, 1, 40, frames/2) log mel spectrum; (B, 2, F) mean and
+        maximum over channels of each bin's excess over its neighbourhood. Halved, because what a judge tells apart is
+        coarse and its training should take seconds.
     """
     values = torch.from_numpy(np.ascontiguousarray(observations, np.float32))
     if kind == "rgb":
-        return _standardise(values.permute(0, 3, 1, 2) / 64.0)
+        return _standardise(F.avg_pool2d(values.permute(0, 3, 1, 2).contiguous() / 64.0, 2))
     if kind == "depth":
-        return _standardise(torch.log(values.clamp_min(1.0)).unsqueeze(1) * 8.0)
+        return _standardise(F.avg_pool2d(torch.log(values.clamp_min(1.0)).unsqueeze(1) * 8.0, 2))
     if kind == "audio":
-        return _standardise(torch.matmul(inverse_cosine_transform(values.shape[1]), values) / 10.0).unsqueeze(1)
+        mel = torch.matmul(inverse_cosine_transform(values.shape[1]), values).unsqueeze(1) / 10.0
+        return _standardise(F.avg_pool2d(mel, (1, 2)))
     neighbourhood = F.avg_pool1d(values, 13, stride=1, padding=6, count_include_pad=False)
     excess = values - neighbourhood
     return torch.stack([excess.mean(1), excess.amax(1) - 1.0], 1)
@@ -77,15 +82,24 @@ class Judge(nn.Module):
         if kind == "eeg":
             size = math.prod(input_shape)
             self.network = nn.Sequential(
-                nn.Flatten(), nn.Dropout(0.3), nn.Linear(size, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, classes)
+                nn.Flatten(),
+                nn.Dropout(0.3),
+                nn.Linear(size, 64),
+                nn.ReLU(),
+                nn.Dropout(0.5),
+                nn.Linear(64, classes),
             )
             return
         stages: list[nn.Module] = []
         before = input_shape[0]
-        for width in (16, 32, 48, 64):
-            stages += [nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        for width in (16, 32, 64):
+            stages += [
+                nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
             before = width
-        rows, columns = (-(-side // 16) for side in input_shape[1:])
+        rows, columns = (-(-side // 8) for side in input_shape[1:])
         head = [nn.Flatten(), nn.Dropout(0.3), nn.Linear(before * rows * columns, classes)]
         self.network = nn.Sequential(*stages, *head)
 
@@ -109,7 +123,7 @@ def augment(kind: str, prepared: Tensor, generator: torch.Generator) -> Tensor:
         moved = F.grid_sample(prepared, grid, padding_mode="border", align_corners=False)
         bands = torch.arange(prepared.shape[2]).view(1, 1, -1, 1)
         frames = torch.arange(prepared.shape[3]).view(1, 1, 1, -1)
-        for axis, width in ((bands, 6), (frames, 12)):
+        for axis, width in ((bands, 6), (frames, 6)):
             begin = uniform(-width, axis.numel(), 1, 1, 1)
             moved = moved * ((axis < begin) | (axis >= begin + width))
         tilt = uniform(-0.4, 0.4, 1, 1, 1) * torch.linspace(-1, 1, prepared.shape[2]).view(1, 1, -1, 1)
@@ -165,6 +179,17 @@ class TrainedJudge:
         return result
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run torch on one thread: these networks are too small for more, and threads that wait for a core cost more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def train_judge(
     kind: str,
     observations: Array,
@@ -172,7 +197,7 @@ def train_judge(
     classes: int,
     *,
     seed: int = 0,
-    steps: int = 400,
+    steps: int = STEPS,
     minutes: float = 0.25,
 ) -> TrainedJudge:
     """Train a judge on measured observations.
@@ -190,15 +215,19 @@ def train_judge(
         ValueError: no rows, or as many labels as rows are not there.
     """
     if len(observations) == 0 or len(labels) != len(observations):
-        raise ValueError(f"a judge of {kind} needs rows with labels, got {len(observations)} and {len(labels)}")
+        raise ValueError(
+            f"a judge of {kind} needs rows with labels, got {len(observations)} and {len(labels)}"
+        )
     deadline = time.monotonic() + 60.0 * minutes
     data, truth = prepare(kind, observations), torch.from_numpy(labels)
     generator = torch.Generator().manual_seed(seed ^ SEED)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed ^ SEED)
         network = Judge(kind, tuple(data.shape[1:]), classes).train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.02)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=max(steps, 2), pct_start=0.2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 3e-3, total_steps=max(steps, 2), pct_start=0.2
+        )
         made = 0
         while made < steps and time.monotonic() < deadline:
             rows = torch.randint(len(data), (min(BATCH, max(2, len(data))),), generator=generator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ from trainers.evaluation.imputation import (
     normalized_error,
     observe_all,
 )
-from trainers.evaluation.judge import train_judge
+from trainers.evaluation.judge import STEPS, train_judge
 from trainers.evaluation.patterns import Evidence, encode_all, previous_rows, score_patterns, zero_evidence
 
 VIEWS = 2
@@ -41,7 +41,7 @@ def evaluate_bundle(
     views: int = VIEWS,
     limit: int | None = None,
     train_moments: int = TRAIN_MOMENTS,
-    judge_steps: Mapping[str, int] | int = 400,
+    judge_steps: int = STEPS,
     judge_minutes: float = JUDGE_MINUTES,
 ) -> dict[str, Any]:
     """Measure a bundle on a split: every missing pattern, three policies, calibration and imputations.
@@ -95,7 +95,7 @@ def evaluate_bundle(
                 (windows[spec.name], labels),
                 (train_windows[spec.name], train_labels),
                 seed=seed,
-                judge_steps=judge_steps if isinstance(judge_steps, int) else judge_steps[spec.name],
+                judge_steps=judge_steps,
                 judge_minutes=share,
             )
     complete = pattern_key(manifest.modality_names, (1,) * len(manifest.modalities))
