@@ -46,16 +46,33 @@ app.command("watch")(watch.watch)
 app.command("doctor")(doctor.doctor)
 
 
-def known_errors() -> tuple[type[BaseException], ...]:
-    """Errors whose message already says what is wrong and what to do: shown as one line, exit code 2."""
-    from engines.bundle import BundleError
-    from engines.errors import EngineError
-    from runtime.rig import RigError
-    from runtime.sensors.faults import FaultError
-    from runtime.sensors.packs import PackError
-    from runtime.transport.endpoints import EndpointError
+_KNOWN_ERRORS = {
+    "engines.bundle": ("BundleError",),
+    "engines.errors": ("EngineError",),
+    "runtime.rig": ("RigError",),
+    "runtime.sensors.faults": ("FaultError",),
+    "runtime.sensors.packs": ("PackError",),
+    "runtime.sensors.process": ("SensorProcessError",),
+    "runtime.transport.endpoints": ("EndpointError",),
+    "trainers.configuration": ("ConfigurationError",),
+    "trainers.checkpoint": ("CheckpointError",),
+    "trainers.loop": ("TrainingError",),
+    "trainers.export": ("ExportError",),
+    "afterimage.demo.play": ("NodeError",),
+}
 
-    return (BundleError, EngineError, RigError, PackError, FaultError, EndpointError)
+
+def known_errors() -> tuple[type[BaseException], ...]:
+    """Errors whose message already says what is wrong and what to do: shown as one line, exit code 2.
+
+    Only modules that are loaded can have raised one, so nothing is imported for the sake of an error.
+    """
+    return tuple(
+        getattr(sys.modules[module], name)
+        for module, names in _KNOWN_ERRORS.items()
+        if module in sys.modules
+        for name in names
+    )
 
 
 def main() -> None:
@@ -65,5 +82,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except known_errors() as e:
-        Console(stderr=True).print(f"[bold red]afterimage:[/] {escape(str(e))}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"[bold red]afterimage:[/] {escape(str(e))}", highlight=False, soft_wrap=True
+        )
         sys.exit(2)

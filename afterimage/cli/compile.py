@@ -24,6 +24,7 @@ def compile_bundle(
       afterimage compile runs/svae/bundle --target tensorrt-rtx
     """
     from engines.compile import compile_bundle as build
+    from engines.engine import load_engine
     from rich.progress import Progress
 
     from engines.targets import load_target
@@ -35,4 +36,10 @@ def compile_bundle(
             bar.update(task, completed=done, total=total, description=what)
 
         engine = build(bundle, load_target(target), out, progress=progress)
-    typer.echo(f"engine: {engine}")
+    parity = load_engine(engine)[0].parity
+    checked = (
+        f"{parity.status}: {parity.comparisons} comparisons, worst relative error {parity.worst_relative_error:.1e}"
+        if parity.worst_relative_error is not None
+        else f"{parity.status}: {parity.reason}"
+    )
+    typer.echo(f"engine: {engine}\nparity: {checked}")
