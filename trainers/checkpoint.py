@@ -1,6 +1,6 @@
-"""Checkpoints: tensors as safetensors, everything else as JSON; no pickle. A resumed run is bit-equal to one that ran on.
+"""Checkpoints: tensors as safetensors, everything else as JSON; no pickle. Resuming is bit-equal to running on.
 
-A checkpoint is a folder with ``tensors.safetensors`` and ``state.json``, replaced as a whole when the next one is saved.
+A checkpoint is a folder with ``tensors.safetensors`` and ``state.json``, replaced as a whole by the next one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -58,7 +59,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = load_file(at / "tensors.safetensors")
     except FileNotFoundError as e:
         raise CheckpointError(f"{folder}: no checkpoint to resume from; start without --resume") from e
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, SafetensorError) as e:
         raise CheckpointError(f"{folder}: not a checkpoint of this program: {e}") from e
     if state.pop("format", None) != FORMAT:
         raise CheckpointError(f"{folder}: expected checkpoint format {FORMAT}; train again")

@@ -137,7 +137,12 @@ def export_bundle(
     with open_session(partial) as session:
         parity = check_parity(session, partial)
     if not parity.passed:
-        raise ExportError(f"{partial}: the exported graphs differ from PyTorch: {parity}")
+        worst = parity.failures[0]
+        raise ExportError(
+            f"{partial}: {len(parity.failures)} of {len(parity.comparisons)} exported values differ from "
+            f"PyTorch, worst {worst.graph} {worst.tensor} {worst.pattern}: relative error {worst.error:.1e}, "
+            f"at most {parity.threshold:.0e} is allowed"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
@@ -169,7 +174,7 @@ def modality_specs(system: System, config: ModelConfig, rig: Rig) -> tuple[Modal
 
 @torch.no_grad()
 def golden_values(system: System, windows: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """PyTorch's own outputs of every graph for some windows, in every missing pattern; keys as docs/bundle.md has them."""
+    """PyTorch's outputs of every graph for some windows, in every missing pattern; keys as in docs/bundle.md."""
     masks = np.array(list(presence_patterns(len(system.names), empty=True)), np.float32)
     golden: dict[str, npt.NDArray[Any]] = {"presence": masks}
     evidence = {}

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="trainers need torch, which is not installed")
+import torch
+from toy_sensors import LENGTHS, ToySource, toy_networks
+
+from trainers.configuration import ModelConfig, sensor_windows
+from trainers.systems.associators import Associators
+from trainers.systems.base import System
+from trainers.systems.svae import Svae, SvaeConfig
+
+SIZES = {"a": 4, "b": 5, "c": 3}
+
+
+@pytest.fixture
+def toy_config() -> Callable[..., ModelConfig]:
+    """A configuration of the toy rig: ``toy_config("svae", steps=20, donor="drawn")``."""
+
+    def make(system: str, steps: int = 20, optimizer: dict[str, Any] | None = None, **settings: Any) -> ModelConfig:
+        phases = {"svae": ("joint",), "associators": ("intra", "cross", "classify")}[system]
+        chosen: dict[str, Any] = {"name": system, "latent_size": 4} | settings
+        if system == "associators":
+            chosen = {"latent_sizes": SIZES, "pairs": (("a", "b"), ("b", "c"))} | chosen
+        return ModelConfig(
+            version=1,
+            name="toy",
+            modalities={m: {"window": n, "hop": 1} for m, n in LENGTHS.items()},
+            system=chosen,
+            phases={p: {"steps": steps, "learning_rate": 0.01} for p in phases},
+            batch_size=8,
+            optimizer=optimizer or {},
+        )
+
+    return make
+
+
+@pytest.fixture
+def toy_system() -> Callable[[ModelConfig], System]:
+    """A system of toy networks with the configuration's seed."""
+
+    def make(config: ModelConfig) -> System:
+        specs = sensor_windows(config, ToySource().rig)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            networks = toy_networks(specs, {m: config.latent_size(m) for m in specs})
+            if isinstance(config.system, SvaeConfig):
+                return Svae(networks, 2, config.system)
+            return Associators(networks, 2, config.system)
+
+    return make

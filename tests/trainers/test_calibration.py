@@ -1,0 +1,51 @@
+"""Temperatures against a known answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from toy_sensors import LENGTHS, ToySource
+
+from trainers.calibration import (
+    LIMITS,
+    calibrate,
+    fit_temperature,
+    negative_log_likelihood,
+    validation_evidence,
+)
+from trainers.configuration import ModelConfig
+from trainers.data.sampler import BatchSampler
+from trainers.systems.base import System
+
+
+@pytest.mark.parametrize("truth", [0.7, 1.0, 3.0])
+def test_the_temperature_that_made_the_labels_is_found(truth: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(20_000, 4, generator=generator)
+    labels = torch.multinomial(torch.softmax(logits / truth, 1), 1, generator=generator).squeeze(1)
+    fitted = fit_temperature(logits, labels)
+    assert fitted == pytest.approx(truth, rel=0.05)
+    around = [negative_log_likelihood(logits, labels, fitted * f) for f in (0.9, 1.0, 1.1)]
+    assert around[1] == min(around)
+
+
+def test_few_perfect_or_hopeless_rows_stay_within_limits() -> None:
+    logits = 5.0 * torch.eye(4)
+    assert fit_temperature(logits, torch.arange(4)) == pytest.approx(LIMITS[0], rel=0.01)
+    assert fit_temperature(logits, torch.arange(4).roll(1)) == pytest.approx(LIMITS[1], rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["svae", "associators"])
+def test_every_pattern_gets_a_temperature(
+    name: str, toy_config: Callable[..., ModelConfig], toy_system: Callable[[ModelConfig], System]
+) -> None:
+    system = toy_system(toy_config(name)).eval()
+    batch = BatchSampler(ToySource(), LENGTHS, "validation", 24, 0).next()
+    evidence, labels = validation_evidence(system, lambda: [batch])
+    temperatures, accuracies = calibrate(system, evidence, labels)
+    assert list(temperatures) == list(accuracies) == ["a+b+c", "a+b", "a+c", "a", "b+c", "b", "c", "none"]
+    assert all(t > 0 and math.isfinite(t) for t in temperatures.values())
+    assert accuracies["none"] == 0.5
