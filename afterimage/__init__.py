@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runtime.client import Client
-
     from runtime.sensors.process import Sensor
 
 __version__ = "0.1.0"

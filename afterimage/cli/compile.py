@@ -23,10 +23,10 @@ def compile_bundle(
 
       afterimage compile runs/svae/bundle --target tensorrt-rtx
     """
-    from engines.compile import compile_bundle as build
-    from engines.engine import load_engine
     from rich.progress import Progress
 
+    from engines.compile import compile_bundle as build
+    from engines.engine import load_engine
     from engines.targets import load_target
 
     with Progress(transient=True) as bar:

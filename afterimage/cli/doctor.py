@@ -14,10 +14,11 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
     Exit code 1 if nothing can run.
     """
-    from engines.backends.availability import available_backends
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from engines.backends.availability import available_backends
 
     found = available_backends()
     if as_json:
