@@ -54,7 +54,8 @@ def log_amplitude_spectrum(waveform: npt.NDArray[np.floating], rate_hz: float) -
     centred = waveform - waveform.mean(axis=1, keepdims=True)
     spectrum = 2.0 / samples * np.fft.rfft(centred, axis=1)[:, first : last + 1]
     logarithm = 0.5 * np.log(np.abs(spectrum) ** 2 + FLOOR_UV**2)
-    return logarithm.transpose(0, 2, 1).astype(np.float32)
+    spectra: Array = logarithm.transpose(0, 2, 1).astype(np.float32)
+    return spectra
 
 
 def to_comparison_space(spec: ModalitySpec, observations: Array) -> Array:
