@@ -171,8 +171,11 @@ def _draw_examples(figure: Any, examples: Sequence[ImputedExample], rates_hz: Ma
             _draw_spectra(part.subplots(), example, rates_hz[example.modality])
             continue
         axes = part.subplots(1 if example.kind != "audio" else 2, 2 if example.kind != "audio" else 1)
-        low, high = np.percentile(example.measured, (1, 99))
-        pairs = ((example.measured, "would have measured"), (example.imputed, "imputed"))
+        shown = (example.measured, example.imputed)
+        if example.kind == "audio":
+            shown = (log_mel(shown[0]), log_mel(shown[1]))
+        low, high = np.percentile(shown[0], (1, 99))
+        pairs = ((shown[0], "would have measured"), (shown[1], "imputed"))
         for axis, (picture, caption) in zip(axes.flat, pairs, strict=True):
             axis.set_title(
                 caption, fontsize=8, color="black" if caption != "imputed" else STATE_COLOURS["corrupt"]
@@ -187,6 +190,16 @@ def _draw_examples(figure: Any, examples: Sequence[ImputedExample], rates_hz: Ma
                     else {"cmap": "viridis_r"}
                 )
                 axis.imshow(picture, vmin=low, vmax=high, **wide)
+
+
+def log_mel(cepstrum: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """The log mel spectrogram of an MFCC (coefficients, frames): the inverse of the orthonormal DCT-II."""
+    count = len(cepstrum)
+    order, band = np.arange(count)[:, None], np.arange(count)[None, :]
+    transform = np.sqrt(2.0 / count) * np.cos(np.pi * order * (2 * band + 1) / (2 * count))
+    transform[0] /= np.sqrt(2.0)
+    spectrogram: npt.NDArray[np.floating[Any]] = transform.T @ cepstrum
+    return spectrogram
 
 
 def _draw_spectra(axis: Any, example: ImputedExample, rate_hz: float) -> None:
