@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,27 +47,26 @@ class AudioNetwork(ModalityNetwork):
         self.effective_size = 100.0
         self.mel = MelSpectrum(spec.rate_hz)
         self.register_buffer("circle", circular_cosine(frames), persistent=False)
-        widths = (32, 48, 64)
+        widths = (64, 96, 128)
         stages: list[nn.Module] = []
-        before = 1
-        for width in widths:
+        for before, after in pairwise((BANDS, *widths)):
             stages += [
-                nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(width),
+                nn.Conv1d(before, after, 5, stride=2, padding=2, bias=False),
+                nn.BatchNorm1d(after),
                 nn.ReLU(),
             ]
-            before = width
-        self.encoder = nn.Sequential(*stages)
-        rows, columns = BANDS // 8, -(-frames // 8)
-        self.summary = nn.Sequential(nn.Linear(before * rows * columns, hidden_size), nn.ReLU())
-        self.seed_shape = (48, rows, columns)
-        self.seed = nn.Sequential(nn.Linear(latent_size, 48 * rows * columns), nn.ReLU())
+        columns = -(-frames // 8)
+        self.encoder = nn.Sequential(
+            *stages, nn.Flatten(), nn.Dropout(0.3), nn.Linear(widths[-1] * columns, hidden_size), nn.ReLU()
+        )
+        self.seed_shape = (96, columns)
+        self.seed = nn.Sequential(nn.Linear(latent_size, 96 * columns), nn.ReLU())
         self.decoder = nn.Sequential(
-            nn.ConvTranspose2d(48, 32, 4, stride=2, padding=1),
+            nn.ConvTranspose1d(96, 80, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1),
+            nn.ConvTranspose1d(80, 64, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(16, 1, 4, stride=2, padding=1),
+            nn.ConvTranspose1d(64, BANDS, 4, stride=2, padding=1),
         )
 
     def _aligned(self, window: Tensor) -> Tensor:
@@ -73,15 +74,15 @@ class AudioNetwork(ModalityNetwork):
         return centre_energy(self.mel(window / FULL_SCALE), self.circle)
 
     def features(self, window: Tensor) -> Tensor:
-        """(B, samples) PCM -> (B, 1, 40, frames): rolled mel spectrum, mean 0 and spread 1 in each window."""
+        """(B, samples) PCM -> (B, 40, frames): rolled mel spectrum, mean 0 and spread 1 in each window."""
         decibel = self._aligned(window)
         centred = decibel - decibel.mean((1, 2), keepdim=True)
         spread = centred.square().mean((1, 2), keepdim=True)
-        return (centred * torch.rsqrt(spread + 1.0)).unsqueeze(1)
+        return centred * torch.rsqrt(spread + 1.0)
 
     def trunk(self, window: Tensor) -> Tensor:
         """(B, samples) PCM -> (B, hidden_size)."""
-        return self.summary(self.encoder(self.features(window)).flatten(1))
+        return self.encoder(self.features(window))
 
     def target(self, window: Tensor) -> Tensor:
         """(B, samples) PCM -> (B, 40, frames): rolled mel spectrum, ``(dB + 10) / 20``."""
@@ -89,34 +90,33 @@ class AudioNetwork(ModalityNetwork):
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, latent_size) -> (B, 40, frames) in model units."""
-        image = self.decoder(self.seed(latent).unflatten(1, self.seed_shape))
-        return image[:, 0, :, : self.target_shape[1]]
+        return self.decoder(self.seed(latent).unflatten(1, self.seed_shape))[:, :, : self.target_shape[1]]
 
     def to_observation(self, decoded: Tensor) -> Tensor:
         """(B, 40, frames) model units -> MFCC (B, 40, frames)."""
         return self.mel.cepstrum(decoded * SPREAD_DB + LEVEL_DB)
 
     def augment(self, window: Tensor, generator: torch.Generator) -> Tensor:
-        """Speed, place in the window, colour of the channel, level, and noise."""
+        """Speed and pitch, place in the window, colour of the channel, level, a gap, and noise."""
         samples = window.shape[1]
-        # Speed: read the word faster or slower about the window's middle; what lies outside repeats the edge.
+        # One reading position per sample: faster or slower about the middle, mirrored at the edges, then
+        # rolled.
         speed = torch.exp(uniform(generator, window, -0.15, 0.15, 1))
-        line = torch.linspace(-1.0, 1.0, samples, device=window.device)
-        grid = torch.stack([line * speed, torch.zeros_like(line * speed)], -1).unsqueeze(1)
-        wave = F.grid_sample(
-            window[:, None, None, :], grid, mode="bilinear", padding_mode="reflection", align_corners=True
-        )[:, 0, 0]
-        # Colour: a smooth random gain over frequency; place: a random circular shift, both in one transform.
-        spectrum = torch.fft.rfft(wave)
-        bins = spectrum.shape[1]
-        knots = torch.randn((len(window), 1, 9), generator=generator, device=generator.device).to(
-            window.device
-        )
-        colour = F.interpolate(knots * 3.0, size=bins, mode="linear", align_corners=True).squeeze(1)
-        shift = uniform(generator, window, 0.0, 2.0 * torch.pi, 1) * torch.arange(bins, device=window.device)
-        gain = torch.pow(10.0, (colour + uniform(generator, window, -8.0, 8.0, 1)) / 20.0)
-        wave = torch.fft.irfft(spectrum * torch.polar(gain, shift), n=samples)
+        place = torch.arange(samples, device=window.device)
+        shift = uniform(generator, window, 0.0, samples, 1).long()
+        middle = (samples - 1) / 2.0
+        read = (torch.remainder(place + shift, samples) - middle) * speed + middle
+        read = (samples - 1) - (torch.remainder(read, 2 * (samples - 1)) - (samples - 1)).abs()
+        before = read.floor().long().clamp(0, samples - 2)
+        wave = torch.lerp(window.gather(1, before), window.gather(1, before + 1), read - before)
+        # Colour: a random filter of nine taps, one per row.
+        taps = 0.15 * torch.randn((len(window), 1, 9), generator=generator, device=generator.device)
+        taps[:, :, 4] += 1.0
+        wave = F.conv1d(wave.unsqueeze(0), taps.to(window.device), padding=4, groups=len(window)).squeeze(0)
+        wave = wave * torch.pow(10.0, uniform(generator, window, -10.0, 10.0, 1) / 20.0)
         loudness = wave.square().mean(1, keepdim=True).sqrt()
+        start, length = uniform(generator, window, 0.0, 1.0, 1), uniform(generator, window, 0.0, 0.1, 1)
+        wave = wave * ((place < start * samples) | (place > (start + length) * samples)).to(wave.dtype)
         noise = torch.randn(wave.shape, generator=generator, device=generator.device).to(window.device)
         signal_to_noise = uniform(generator, window, 5.0, 45.0, 1)
         wave = wave + noise * loudness * torch.pow(10.0, -signal_to_noise / 20.0)

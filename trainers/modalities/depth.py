@@ -68,8 +68,8 @@ class DepthNetwork(ModalityNetwork):
         self.observation_unit = "mm"
         self.noise_scale = 0.15
         self.effective_size = 200.0
-        self.encoder = ImageTrunk(6, size, hidden_size, (16, 32, 48, 64))
-        self.decoder = ImageDecoder(latent_size, 1, size, (64, 48, 32, 16))
+        self.encoder = ImageTrunk(6, size, hidden_size)
+        self.decoder = ImageDecoder(latent_size, 1, size)
 
     def _filled(self, window: Tensor) -> tuple[Tensor, Tensor]:
         """Hole-filled metres and validity, both (B, 1, S, S)."""

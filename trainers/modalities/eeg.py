@@ -19,6 +19,9 @@ from trainers.modalities.network import ModalityNetwork, WindowSpec
 LOWEST_HZ = 4.0
 HIGHEST_HZ = 48.0
 DRIFT_HZ = 2.0
+WHITEN_FROM_HZ = 8.0
+"""Slower rhythms are left out of the covariance: eye movements and drowsiness would dominate it."""
+SMOOTHING_HZ = 3.0
 FLOOR_UV = 0.05
 """Added to amplitudes before the logarithm: below the amplifier's own noise in any bin."""
 
@@ -55,6 +58,20 @@ def fourier_basis(window: int, rate_hz: float) -> tuple[Tensor, Tensor]:
     return (2.0 / window * blind).float(), waves.T.contiguous().float()
 
 
+def largest_eigenvalue(matrix: Tensor) -> Tensor:
+    r"""Largest eigenvalue of symmetric positive semidefinite (..., K, K) matrices, from above, to a few per cent.
+
+    :math:`\lambda_1 \le (\mathrm{tr} M^{16})^{1/16} \le K^{1/16} \lambda_1`, by four squarings of the
+    matrix over its trace; plain products, so that it exports. The bound is loosest when all eigenvalues are
+    equal.
+    """
+    trace = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] + 1e-12
+    power = matrix / trace
+    for _ in range(3):
+        power = torch.matmul(power, power)
+    return (power.square().sum((-2, -1)) + 1e-30).pow(1.0 / 16.0) * trace[..., 0, 0]
+
+
 def invert_covariance(matrix: Tensor) -> Tensor:
     """Inverse of symmetric positive definite matrices (B, C, C) by Gauss-Jordan elimination without pivoting.
 
@@ -68,6 +85,34 @@ def invert_covariance(matrix: Tensor) -> Tensor:
         column = work[:, :, step : step + 1] - unit[step][:, None]
         work = work - column * pivot
     return work[:, :, size:]
+
+
+class SparseInput(nn.Module):
+    """Scales every input by the square of a learned gate that starts small, after dropping many of them.
+
+    Of some two hundred spectral features only those at the flicker frequencies and their harmonics tell the
+    classes apart, and which these are differs between experiments. With squared gates a feature's growth is
+    proportional to its size, so the few that pay soon outgrow the rest, much as under an L1 penalty.
+    """
+
+    def __init__(self, size: int, start: float = 0.07, drop: float = 0.5) -> None:
+        super().__init__()
+        self.scale = nn.BatchNorm1d(size, affine=False)
+        self.drop = nn.Dropout(drop)
+        self.gate = nn.Parameter(torch.full((size,), start))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, size) -> (B, size)."""
+        if self.training:
+            scaled = self.scale(features)
+        else:
+            # As BatchNorm1d, written out: the exporter needs a size there that it loses track of upstream.
+            assert self.scale.running_mean is not None
+            assert self.scale.running_var is not None
+            scaled = (features - self.scale.running_mean) * torch.rsqrt(
+                self.scale.running_var + self.scale.eps
+            )
+        return self.drop(scaled) * self.gate.square()
 
 
 class EegNetwork(ModalityNetwork):
@@ -89,8 +134,8 @@ class EegNetwork(ModalityNetwork):
             or spec.rate_hz < 2.0 * HIGHEST_HZ
         ):
             raise ValueError(
-                f"modality {spec.name!r} (eeg): expected samples of shape (channels,) with 2 or more channels, a rate of "
-                f"{2 * HIGHEST_HZ:.0f} Hz or more and a window of half a second or more, got sample_shape {shape}, "
+                f"modality {spec.name!r} (eeg): expected samples of shape (channels,) with 2 or more channels, a rate "
+                f"of {2 * HIGHEST_HZ:.0f} Hz or more and a window of half a second or more, got sample_shape {shape}, "
                 f"rate {spec.rate_hz} Hz, window {spec.window}"
             )
         channels = shape[0]
@@ -108,13 +153,16 @@ class EegNetwork(ModalityNetwork):
         phase = -math.pi * index * (index - 1.0) / bins
         self.register_buffer("phase_cosine", phase.cos().float(), persistent=False)
         self.register_buffer("phase_sine", -phase.sin().float(), persistent=False)
-        self.register_buffer("neighbours", self._neighbour_mean(spec, bins), persistent=False)
+        self.register_buffer("smoothing", self._smoothing(spec, bins), persistent=False)
+        counted = bin_frequencies(spec.window, spec.rate_hz) >= WHITEN_FROM_HZ
+        self.register_buffer("counted", counted.float()[:, None], persistent=False)
+        first = math.ceil(LOWEST_HZ * spec.window / spec.rate_hz)
+        self.octave = slice(first, None, 2)  # bin k + octave[k] has twice the frequency of bin k
         self.encoder = nn.Sequential(
-            nn.Linear(3 * bins, hidden_size),
+            SparseInput(bins + len(range(bins)[self.octave])),
+            nn.Linear(bins + len(range(bins)[self.octave]), hidden_size),
             nn.ReLU(),
             nn.Dropout(0.3),
-            nn.Linear(hidden_size, hidden_size),
-            nn.ReLU(),
         )
         self.decoder = nn.Sequential(
             nn.Linear(latent_size, 128),
@@ -124,11 +172,10 @@ class EegNetwork(ModalityNetwork):
         )
 
     @staticmethod
-    def _neighbour_mean(spec: WindowSpec, bins: int) -> Tensor:
-        """(F, F): the mean over bins up to 2 Hz to either side, without the bin itself."""
-        reach = max(1, round(2.0 * spec.window / spec.rate_hz))
-        apart = (torch.arange(bins)[:, None] - torch.arange(bins)).abs()
-        near = ((apart > 0) & (apart <= reach)).double()
+    def _smoothing(spec: WindowSpec, bins: int) -> Tensor:
+        """(F, F): the mean over bins up to SMOOTHING_HZ to either side."""
+        reach = round(SMOOTHING_HZ * spec.window / spec.rate_hz)
+        near = ((torch.arange(bins)[:, None] - torch.arange(bins)).abs() <= reach).double()
         return (near / near.sum(0)).float()
 
     def _coefficients(self, window: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,34 +185,45 @@ class EegNetwork(ModalityNetwork):
         return both[:, :half], both[:, half:]
 
     def features(self, window: Tensor) -> Tensor:
-        r"""(B, T, C) uV -> (B, 3, F): spatially whitened power, its contrast to neighbours, plain contrast.
+        r"""(B, T, C) uV -> (B, F + H): ln of spatially whitened power per bin, and per bin with its octave.
 
-        With :math:`z_f` the channels' complex coefficients and :math:`C = \sum_f \Re z_f z_f^H` their
-        covariance over the band, the whitened power is the largest eigenvalue of the 2x2 matrix :math:`[\Re
-        z, \Im z]^T C^{-1} [\Re z, \Im z]`: the squared canonical correlation between the channels and a
-        sinusoid of frequency f, that is CCA with one harmonic, in closed form. It adapts to each person's
-        scalp pattern without any subject's data.
+        The spectrum is first flattened (divided by the root of its own power, averaged over channels and
+        over 3 Hz to either side), so that no rhythm dominates. With :math:`z_f` the channels' complex
+        coefficients and :math:`C = \sum_f \Re z_f z_f^H` their covariance over the band, the whitened power
+        is the largest eigenvalue of the 2x2 matrix :math:`[\Re z_f, \Im z_f]^T C^{-1} [\Re z_f, \Im z_f]`:
+        the squared canonical correlation between the channels and a sinusoid of frequency f, which is CCA
+        with one harmonic. The second part is CCA with two: the 4x4 matrix of f and 2f. It adapts to each
+        person's scalp pattern without any data of that person.
         """
         real, imaginary = self._coefficients(window)
-        covariance = torch.matmul(real.transpose(1, 2), real) + torch.matmul(
-            imaginary.transpose(1, 2), imaginary
-        )
+        power = (real.square() + imaginary.square()).mean(2) + FLOOR_UV**2
+        flatten = torch.rsqrt(torch.matmul(power, self.smoothing)).unsqueeze(2)
+        real, imaginary = real * flatten, imaginary * flatten
+        counted = torch.cat([real * self.counted, imaginary * self.counted], 1)
+        covariance = torch.matmul(counted.transpose(1, 2), counted)
         channels = covariance.shape[-1]
         unit = torch.eye(channels, dtype=window.dtype, device=window.device)
-        trace = (covariance * unit).sum((1, 2), keepdim=True) / channels
-        inverse = invert_covariance(covariance / (trace + 1e-6) + 1e-3 * unit)
-        inverse = inverse / (trace + 1e-6)
-        left, right = torch.matmul(real, inverse), torch.matmul(imaginary, inverse)
-        a, b, d = (left * real).sum(2), (left * imaginary).sum(2), (right * imaginary).sum(2)
+        # A window of zeros has no covariance; the floor keeps its inverse finite.
+        trace = (covariance * unit).sum((1, 2), keepdim=True) / channels + 1e-3
+        inverse = invert_covariance(covariance / trace + 1e-3 * unit) / trace
+        waves = torch.stack([real, imaginary], 2)
+        whitened = torch.matmul(waves, inverse.unsqueeze(1))
+        single = torch.matmul(whitened, waves.transpose(2, 3))
+        a, b, d = single[:, :, 0, 0], single[:, :, 0, 1], single[:, :, 1, 1]
         largest = 0.5 * (a + d) + torch.sqrt(0.25 * (a - d).square() + b.square() + 1e-12)
-        whitened = torch.log(largest + 1e-3) + 4.0
-        power = (torch.log(real.square() + imaginary.square() + FLOOR_UV**2)).mean(2)
-        contrast = power - torch.matmul(power, self.neighbours)
-        return torch.stack([whitened, whitened - torch.matmul(whitened, self.neighbours), contrast], 1)
+        upper = waves[:, self.octave]
+        count = upper.shape[1]
+        both = torch.cat([waves[:, :count], upper], 2)
+        both_whitened = torch.cat([whitened[:, :count], whitened[:, self.octave]], 2)
+        pair = largest_eigenvalue(torch.matmul(both_whitened, both.transpose(2, 3)))
+        # Powers are shares of the whole band; times the number of bins they are of order one at any window
+        # length.
+        bins = largest.shape[1]
+        return torch.log(torch.cat([largest, pair], 1) * bins + 0.1)
 
     def trunk(self, window: Tensor) -> Tensor:
         """(B, T, C) uV -> (B, hidden_size)."""
-        return self.encoder(self.features(window).flatten(1))
+        return self.encoder(self.features(window))
 
     def target(self, window: Tensor) -> Tensor:
         """(B, T, C) uV -> (B, C, F): ln of the amplitude in uV, floored at FLOOR_UV."""

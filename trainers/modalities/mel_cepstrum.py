@@ -78,9 +78,8 @@ def centre_energy(decibel: Tensor, cosine: Tensor) -> Tensor:
         (B, bands, frames), the centre moved to frame ``frames // 2``.
     """
     frames = decibel.shape[2]
-    loudness = decibel.mean(1)
-    # Loudness above the window's median-ish floor: a steady noise then has no say in where the middle is.
-    energy = F.relu(loudness - loudness.mean(1, keepdim=True))
+    # The root of the power (an amplitude) lets soft consonants have their say beside a loud vowel.
+    energy = torch.exp(decibel * (math.log(10.0) / 10.0)).sum(1).sqrt()
     centre = torch.argmax(torch.matmul(energy, cosine), dim=1, keepdim=True)
     place = torch.arange(frames, device=decibel.device) + centre + (frames - frames // 2)
     place = torch.remainder(place, frames)

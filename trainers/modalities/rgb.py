@@ -27,8 +27,8 @@ class RgbNetwork(ModalityNetwork):
         self.observation_unit = "intensity"
         self.noise_scale = 0.1
         self.effective_size = 200.0
-        self.encoder = ImageTrunk(3, size, hidden_size, (16, 32, 48, 64))
-        self.decoder = ImageDecoder(latent_size, 3, size, (64, 48, 32, 16))
+        self.encoder = ImageTrunk(3, size, hidden_size)
+        self.decoder = ImageDecoder(latent_size, 3, size)
 
     def features(self, window: Tensor) -> Tensor:
         """(B, S, S, 3) 0..255 -> (B, 3, S, S), about -1..1."""
