@@ -221,13 +221,20 @@ class Trainer:
         return terms
 
     def _augmented(self, batch: Batch) -> Batch:
-        """Every modality distorted from one seed, so that what was recorded together is moved together."""
+        """Every modality distorted from one seed, so that what was recorded together is moved together.
+
+        Images are reconstructed as distorted, since a decoder cannot know where they were moved from; sound and
+        EEG as measured, since their targets do not depend on place or phase: a decoder that learned from noise
+        and lost channels would impute noise and lost channels.
+        """
         seed = int(torch.randint(2**62, (1,), generator=self._generator))
         windows = {
             name: self.system.network(name).augment(window, torch.Generator().manual_seed(seed))
             for name, window in batch.windows.items()
         }
-        return Batch(windows, batch.labels, batch.presence)
+        kinds = {name: self.system.network(name).spec.kind for name in batch.windows}
+        clean = {n: w for n, w in batch.windows.items() if kinds[n] in ("audio", "eeg")}
+        return Batch(windows, batch.labels, batch.presence, clean)
 
     @torch.no_grad()
     def _update_average(self) -> None:

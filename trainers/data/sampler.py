@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -25,11 +25,14 @@ class Batch:
         windows: modality -> (B, *window_shape) float32, raw units; zeros where the modality is absent.
         labels: (B,) int64, -1 where the label is absent.
         presence: (B, M) float32 of 0 and 1, columns in the order of ``windows``.
+        clean: modality -> windows as measured, where ``windows`` are distorted and decoders should undo it; a
+            modality that is not named is its own target.
     """
 
     windows: dict[str, torch.Tensor]
     labels: torch.Tensor
     presence: torch.Tensor
+    clean: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class BatchSampler:

@@ -165,7 +165,7 @@ class Associators(System):
         for i, (name, q) in enumerate(own.items()):
             present = batch.presence[:, i]
             z = q.sample(generator)
-            nll = self._reconstruction(name, batch.windows[name], z)
+            nll = self._reconstruction(name, batch.clean.get(name, batch.windows[name]), z)
             terms[f"intra_{name}"] = intra_modal_loss(nll, q, present, kl_weight=kl_weight)
             if config.intra_classification:
                 logits = self.intra_classifiers[name](z if config.classify == "sample" else q.mean)
@@ -181,7 +181,8 @@ class Associators(System):
         column = {n: i for i, n in enumerate(self.names)}
         for source, target in self.pairs:
             associated: Gaussian = self.associators[_key(source, target)](own[source].sample(generator))
-            nll = self._reconstruction(target, batch.windows[target], associated.sample(generator))
+            window = batch.clean.get(target, batch.windows[target])
+            nll = self._reconstruction(target, window, associated.sample(generator))
             both = batch.presence[:, column[source]] * batch.presence[:, column[target]]
             terms[f"cross_{source}_{target}"] = cross_modal_loss(nll, associated, both, kl_weight=kl_weight)
         return terms

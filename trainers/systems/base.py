@@ -28,6 +28,10 @@ class LabelledWindows(Protocol):
     def presence(self) -> Tensor:
         """(B, M) float32 of 0/1, modalities in the system's order."""
 
+    @property
+    def clean(self) -> Mapping[str, Tensor]:
+        """Modality -> undistorted windows to reconstruct; a modality that is not named is its own target."""
+
 
 class FusedTensors(NamedTuple):
     """What fusion gives for B rows."""

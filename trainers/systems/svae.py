@@ -149,7 +149,9 @@ class Svae(System):
         from_whole, from_subset, terms = [], [], {}
         for i, name in enumerate(self.names):
             latents = torch.stack((z_whole, z_subset, alone[name].sample(generator)))
-            nll_whole, nll_subset, nll_alone = self._reconstruction(name, batch.windows[name], latents, generator)
+            nll_whole, nll_subset, nll_alone = self._reconstruction(
+                name, batch.clean.get(name, batch.windows[name]), latents, generator
+            )
             from_whole.append(nll_whole)
             from_subset.append(nll_subset)
             terms[f"unimodal_{name}"] = unimodal_loss(
