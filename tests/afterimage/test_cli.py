@@ -1,0 +1,69 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from afterimage.cli import app, known_errors, main
+
+COMMANDS = ("demo", "train", "evaluate", "compile", "sense", "run", "watch", "doctor")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.output or command == "doctor"
+
+
+def test_doctor_says_as_json_that_onnxruntime_runs_here():
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 0
+    backends = {b["name"]: b for b in json.loads(result.output)}
+    assert backends["onnxruntime"]["can_run"]
+    assert set(backends) == {"onnxruntime", "tensorrt", "tensorrt-rtx"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("compile", "{tmp}", "--target", "cpu"), "manifest.json"),
+        (("compile", "{bundle}", "--target", "nowhere"), "nowhere"),
+        (("run", "{bundle}", "--rig", "no-such-rig"), "no-such-rig"),
+        (("run", "{bundle}", "--frames", "tcp://192.0.2.1:5555"), "loopback"),
+        (("train", "no-such-model", "--synthetic"), "no-such-model"),
+        (("sense", "--faults", "{faults}"), "explode"),
+        (("evaluate", "{tmp}", "--synthetic"), "manifest.json"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it_and_exit_code_2(
+    arguments, named, tmp_path, tiny_bundle, monkeypatch, capsys
+):
+    faults = tmp_path / "faults.yaml"
+    faults.write_text("faults: [{kind: explode, modalities: [rgb], start_s: 0, end_s: 1}]")
+    filled = [a.format(tmp=tmp_path, bundle=tiny_bundle, faults=faults) for a in arguments]
+    monkeypatch.setattr("sys.argv", ["afterimage", *filled])
+    with pytest.raises(SystemExit) as end:
+        main()
+    shown = capsys.readouterr().err
+    assert end.value.code == 2
+    assert named in shown
+    assert "Traceback" not in shown
+
+
+def test_data_and_synthetic_together_are_refused(tmp_path):
+    result = CliRunner().invoke(app, ["sense", "--data", str(tmp_path), "--synthetic"])
+    assert result.exit_code == 2
+    assert "not both" in result.output
+
+
+def test_watch_says_when_nothing_comes(tmp_path):
+    result = CliRunner().invoke(app, ["watch", "--endpoint", f"ipc://{tmp_path}/none", "--seconds", "0.2"])
+    assert result.exit_code == 1
+    assert "afterimage run" in result.output
+
+
+def test_known_errors_are_all_there_once_their_modules_are():
+    import afterimage.demo.play  # noqa: F401
+    import trainers.training  # noqa: F401
+
+    assert len(known_errors()) == 12
