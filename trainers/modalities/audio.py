@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.modalities.images import uniform
+from trainers.modalities.images import normal_strips, uniform
 from trainers.modalities.mel_cepstrum import BANDS, HOP, MelSpectrum, centre_energy, circular_cosine
 from trainers.modalities.network import ModalityNetwork, WindowSpec
 
@@ -117,7 +117,7 @@ class AudioNetwork(ModalityNetwork):
         loudness = wave.square().mean(1, keepdim=True).sqrt()
         start, length = uniform(generator, window, 0.0, 1.0, 1), uniform(generator, window, 0.0, 0.1, 1)
         wave = wave * ((place < start * samples) | (place > (start + length) * samples)).to(wave.dtype)
-        noise = torch.randn(wave.shape, generator=generator, device=generator.device).to(window.device)
+        noise = normal_strips(generator, window, samples)
         signal_to_noise = uniform(generator, window, 5.0, 45.0, 1)
         wave = wave + noise * loudness * torch.pow(10.0, -signal_to_noise / 20.0)
         return wave.clamp(-FULL_SCALE, FULL_SCALE - 1.0)

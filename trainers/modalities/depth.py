@@ -10,6 +10,7 @@ from trainers.modalities.images import (
     ImageDecoder,
     ImageTrunk,
     apply_geometry,
+    normal_strips,
     random_boxes,
     random_geometry,
     uniform,
@@ -125,7 +126,7 @@ class DepthNetwork(ModalityNetwork):
         image = apply_geometry(window.unsqueeze(1), random_geometry(window, generator), "nearest")
         valid = (image > 0).to(image.dtype)
         offset = uniform(generator, window, -60.0, 60.0, 1, 1, 1)
-        noise = torch.randn(image.shape, generator=generator, device=generator.device).to(image.device)
+        noise = normal_strips(generator, window, image[0].numel()).view_as(image)
         image = image + offset + noise * 3.0 * (image / 1000.0).square()
         holes = random_boxes(window, generator, image.shape[-1], largest=0.3, chance=0.3)
         specks = torch.rand(image.shape, generator=generator, device=generator.device).to(image.device)

@@ -9,6 +9,7 @@ from trainers.modalities.images import (
     ImageDecoder,
     ImageTrunk,
     apply_geometry,
+    normal_strips,
     random_boxes,
     random_geometry,
     uniform,
@@ -43,12 +44,12 @@ class RgbNetwork(ModalityNetwork):
         return window.permute(0, 3, 1, 2) / 255.0
 
     def decode(self, latent: Tensor) -> Tensor:
-        """(B, latent_size) -> (B, 3, S, S) in 0..1."""
-        return torch.sigmoid(self.decoder(latent))
+        """(B, latent_size) -> (B, 3, S, S) ; not clamped to 0..1."""
+        return self.decoder(latent)
 
     def to_observation(self, decoded: Tensor) -> Tensor:
         """(B, 3, S, S) 0..1 -> (B, S, S, 3) 0..255."""
-        return decoded.permute(0, 2, 3, 1) * 255.0
+        return decoded.clamp(0.0, 1.0).permute(0, 2, 3, 1) * 255.0
 
     def augment(self, window: Tensor, generator: torch.Generator) -> Tensor:
         """Shift, scale, turn, then light and colour, a missing box, and sensor noise."""
@@ -57,7 +58,7 @@ class RgbNetwork(ModalityNetwork):
         gamma = torch.exp(uniform(generator, window, -0.2, 0.2, 1, 1, 1))
         image = 255.0 * (image / 255.0).clamp(0.0, 1.0).pow(gamma) * gain[..., None, None]
         image = image * (1.0 - random_boxes(window, generator, image.shape[-1], largest=0.35, chance=0.3))
-        noise = torch.randn(image.shape, generator=generator, device=generator.device).to(image.device)
+        noise = normal_strips(generator, window, image[0].numel()).view_as(image)
         image = image + noise * uniform(generator, window, 0.0, 6.0, 1, 1, 1)
         return image.clamp(0.0, 255.0).permute(0, 2, 3, 1)
 
