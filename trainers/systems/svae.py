@@ -49,6 +49,13 @@ class SvaeConfig(BaseModel):
     )
     classification: float = Field(default=1.0, ge=0, description="weight of the cross entropy")
     classification_patterns: int = Field(default=15, ge=1, description="missing patterns classified per step")
+    alone_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of the cross entropy that falls on modalities alone: sensors that are slow to learn "
+        "get next to no gradient from patterns that stronger ones decide",
+    )
     classify: Literal["sample", "mean"] = Field(
         default="sample", description="what the classifier sees in training"
     )
@@ -198,10 +205,22 @@ class Svae(System):
         self, experts: Gaussian, batch: LabelledWindows, generator: torch.Generator
     ) -> Tensor:
         config = self.config
-        patterns = self.patterns
-        if config.classification_patterns < len(patterns):
-            chosen = torch.randperm(len(patterns), generator=generator)[: config.classification_patterns]
-            patterns = patterns[chosen]
+        alone = self.patterns.sum(dim=1) == 1
+        terms = []
+        for patterns, share in (
+            (self.patterns[~alone], 1 - config.alone_share), (self.patterns[alone], config.alone_share)
+        ):  # fmt: skip
+            if len(patterns) and share:
+                if config.classification_patterns < len(patterns):
+                    chosen = torch.randperm(len(patterns), generator=generator)
+                    patterns = patterns[chosen[: config.classification_patterns]]
+                terms.append(share * self._cross_entropy(experts, patterns, batch, generator))
+        return torch.stack(terms).sum()
+
+    def _cross_entropy(
+        self, experts: Gaussian, patterns: Tensor, batch: LabelledWindows, generator: torch.Generator
+    ) -> Tensor:
+        config = self.config
         rows, count = batch.presence.shape[0], len(patterns)
         masks = (batch.presence.unsqueeze(1) * patterns).reshape(rows * count, -1)
         repeated = Gaussian(*(t.repeat_interleave(count, dim=0) for t in experts))
