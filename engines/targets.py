@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from configs.reading import config_path, read_yaml, shipped, validated
 from engines.errors import EngineError
 
 EngineBackend = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
@@ -78,7 +77,7 @@ class Target(_Strict):
 
 def shipped_targets() -> tuple[str, ...]:
     """Names of the targets that come with the package."""
-    return tuple(sorted(p.stem for p in _folder().glob("*.yaml")))
+    return tuple(shipped("targets"))
 
 
 def load_target(name_or_path: str | Path) -> Target:
@@ -87,27 +86,6 @@ def load_target(name_or_path: str | Path) -> Target:
     Raises:
         TargetError: no such file, not YAML, an unknown key, or a value of the wrong kind; every fault is listed.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = _folder() / f"{name_or_path}.yaml"
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise TargetError(
-            f"no target {str(name_or_path)!r}; shipped targets: {list(shipped_targets())}, "
-            "or give the path of a YAML file"
-        ) from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise TargetError(f"{path}: not YAML: {e}") from e
-    try:
-        return Target.model_validate(raw)
-    except ValidationError as e:
-        faults = "; ".join(
-            f"{'.'.join(str(p) for p in f['loc']) or 'file'}: {f['msg']} (got {str(f['input'])[:60]!r})"
-            for f in e.errors()
-        )
-        raise TargetError(f"{path}: {faults}") from e
-
-
-def _folder() -> Path:
-    return Path(str(resources.files("configs"))) / "targets"
+    path = config_path("targets", name_or_path)
+    absent = f"no target {str(name_or_path)!r}; shipped targets: {shipped('targets')}, or give the path of a YAML file"
+    return validated(read_yaml(path, absent, TargetError), Target, path, TargetError)

@@ -1,0 +1,1 @@
+"""The runtime: sensors in over ZeroMQ, health, alignment and fusion, decisions out. No torch."""

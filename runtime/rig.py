@@ -6,13 +6,12 @@ when the two disagree (:func:`check_rig_feeds_bundle`), naming the field.
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from configs.reading import config_path, read_yaml, shipped, validated
 from engines.bundle import Manifest, ModalityKind, WireDtype
 
 FillPolicy = Literal["impute", "hold", "zero"]
@@ -59,7 +58,9 @@ class Health(_Strict):
     frozen_frames: int = Field(default=5, ge=2, description="identical messages in a row before `frozen`")
     recover_frames: int = Field(default=3, ge=1, description="good messages in a row before `live` again")
     late_s: float = Field(default=0.25, gt=0, description="data older than this when used is `late`")
-    future_tolerance_s: float = Field(default=0.05, ge=0, description="a capture time further ahead is refused")
+    future_tolerance_s: float = Field(
+        default=0.05, ge=0, description="a capture time further ahead is refused"
+    )
 
 
 class Rig(_Strict):
@@ -89,7 +90,9 @@ class Rig(_Strict):
         for s in self.sensors:
             if s.modality == modality:
                 return s
-        raise RigError(f"modality {modality!r} is not in rig {self.name!r}; it has {list(self.modality_names)}")
+        raise RigError(
+            f"modality {modality!r} is not in rig {self.name!r}; it has {list(self.modality_names)}"
+        )
 
 
 def load_rig(name_or_path: str | Path) -> Rig:
@@ -98,23 +101,9 @@ def load_rig(name_or_path: str | Path) -> Rig:
     Raises:
         RigError: no such file, not YAML, an unknown key, or a value of the wrong kind; every fault is listed.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = Path(str(resources.files("configs"))) / "rigs" / f"{name_or_path}.yaml"
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except FileNotFoundError as e:
-        shipped = sorted(p.stem for p in (Path(str(resources.files("configs"))) / "rigs").glob("*.yaml"))
-        raise RigError(f"no rig {str(name_or_path)!r}; shipped rigs: {shipped}, or give the path of a YAML file") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise RigError(f"{path}: not YAML: {e}") from e
-    try:
-        return Rig.model_validate(raw)
-    except ValidationError as e:
-        faults = "; ".join(
-            f"{'.'.join(str(p) for p in f['loc']) or 'file'}: {f['msg']} (got {str(f['input'])[:60]!r})" for f in e.errors()
-        )
-        raise RigError(f"{path}: {faults}") from e
+    path = config_path("rigs", name_or_path)
+    absent = f"no rig {str(name_or_path)!r}; shipped rigs: {shipped('rigs')}, or give the path of a YAML file"
+    return validated(read_yaml(path, absent, RigError), Rig, path, RigError)
 
 
 def check_rig_feeds_bundle(rig: Rig, manifest: Manifest) -> None:

@@ -1,0 +1,1 @@
+"""Trainers: PyTorch systems that learn from moments and hand over bundles."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from configs.reading import config_path, read_yaml, shipped, validated
 from runtime.rig import Rig
 from trainers.data.missingness import MissingnessPlan
 from trainers.systems.associators import AssociatorsConfig
@@ -125,7 +124,7 @@ def sensor_windows(config: ModelConfig, rig: Rig) -> dict[str, SensorWindow]:
 
 def shipped_models() -> list[str]:
     """Names of the model configurations that come with the package."""
-    return sorted(p.stem for p in (Path(str(resources.files("configs"))) / "models").glob("*.yaml"))
+    return shipped("models")
 
 
 def load_model_config(name_or_path: str | Path, changes: Mapping[str, object] | None = None) -> ModelConfig:
@@ -139,29 +138,16 @@ def load_model_config(name_or_path: str | Path, changes: Mapping[str, object] | 
         ConfigurationError: no such file, not YAML, an unknown key, or a value of the wrong kind; every fault
             is listed.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = Path(str(resources.files("configs"))) / "models" / f"{name_or_path}.yaml"
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except FileNotFoundError as e:
-        raise ConfigurationError(
-            f"no model {str(name_or_path)!r}; shipped models: {shipped_models()}, or give the path of a YAML file"
-        ) from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigurationError(f"{path}: not YAML: {e}") from e
+    path = config_path("models", name_or_path)
+    absent = (
+        f"no model {str(name_or_path)!r}; shipped models: {shipped_models()}, or give the path of a YAML file"
+    )
+    raw = read_yaml(path, absent, ConfigurationError)
     if not isinstance(raw, dict):
         raise ConfigurationError(f"{path}: expected a mapping at the top, got {type(raw).__name__}")
     for key, value in (changes or {}).items():
         _replace(raw, key, value, path)
-    try:
-        return ModelConfig.model_validate(raw)
-    except ValidationError as e:
-        faults = "; ".join(
-            f"{'.'.join(str(p) for p in f['loc']) or 'file'}: {f['msg']} (got {str(f['input'])[:60]!r})"
-            for f in e.errors()
-        )
-        raise ConfigurationError(f"{path}: {faults}") from e
+    return validated(raw, ModelConfig, path, ConfigurationError)
 
 
 def _replace(raw: dict[str, object], dotted: str, value: object, path: Path) -> None:

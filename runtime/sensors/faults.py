@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from configs.reading import read_yaml, validated
 from engines.bundle import ModalityKind
 from runtime.rig import Rig
 
@@ -192,20 +193,9 @@ def load_schedule(path: Path) -> FaultSchedule:
         FaultError: no such file, not YAML, an unknown key or a value of the wrong kind; every fault is
             listed.
     """
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except FileNotFoundError as e:
-        raise FaultError(f"no fault schedule at {path}") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise FaultError(f"{path}: not YAML: {e}") from e
-    try:
-        return FaultSchedule.model_validate(raw)
-    except ValidationError as e:
-        wrong = "; ".join(
-            f"{'.'.join(str(p) for p in f['loc']) or 'file'}: {f['msg']} (got {str(f['input'])[:60]!r})"
-            for f in e.errors()
-        )
-        raise FaultError(f"{path}: {wrong}") from e
+    return validated(
+        read_yaml(path, f"no fault schedule at {path}", FaultError), FaultSchedule, path, FaultError
+    )
 
 
 def apply(

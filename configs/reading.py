@@ -1,0 +1,59 @@
+"""Reading a YAML file into a validated model, with errors that list every fault: where, what was wrong, what came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+_FOLDER = Path(__file__).parent
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def shipped(kind: str) -> list[str]:
+    """Names of the files of a kind (``rigs``, ``models``, ``targets``) that come with the package."""
+    return sorted(p.stem for p in (_FOLDER / kind).glob("*.yaml"))
+
+
+def config_path(kind: str, name_or_path: str | Path) -> Path:
+    """Where a configuration is: the path itself if it ends in .yaml or .yml, else the shipped file of that name."""
+    path = Path(name_or_path)
+    return path if path.suffix in (".yaml", ".yml") else _FOLDER / kind / f"{name_or_path}.yaml"
+
+
+def read_yaml(path: Path, absent: str, error: type[Exception]) -> Any:
+    """The content of a YAML file.
+
+    Args:
+        path: of the file.
+        absent: what to say if there is no such file.
+        error: class of what is raised.
+
+    Raises:
+        error: no such file, or not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise error(absent) from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise error(f"{path}: not YAML: {e}") from e
+
+
+def validated(raw: Any, model: type[Model], where: Path, error: type[Exception]) -> Model:
+    """A model made of what a file held.
+
+    Raises:
+        error: an unknown key or a value of the wrong kind; every fault is listed with what came.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as e:
+        faults = "; ".join(
+            f"{'.'.join(str(p) for p in f['loc']) or 'file'}: {f['msg']} (got {str(f['input'])[:60]!r})"
+            for f in e.errors()
+        )
+        raise error(f"{where}: {faults}") from e
