@@ -46,7 +46,7 @@ class AudioNetwork(ModalityNetwork):
         self.noise_scale = 0.3
         self.effective_size = 100.0
         self.mel = MelSpectrum(spec.rate_hz)
-        self.register_buffer("circle", circular_cosine(frames), persistent=False)
+        self.register_buffer("circle", circular_cosine(frames - 1), persistent=False)
         widths = (64, 96, 128)
         stages: list[nn.Module] = []
         for before, after in pairwise((BANDS, *widths)):

@@ -22,43 +22,47 @@ FARTHEST_MM = 4000.0
 """Readings are clipped here: beyond it structured-light sensors do not measure."""
 NEAREST_MM = 200.0
 PIXEL_MM = 4.0
-"""Sideways distance taken for one pixel when slopes become normals; crops are not calibrated, so it is nominal."""
+"""Nominal width of a pixel, for turning slopes into normals: crops are not calibrated."""
 FILLED_WEIGHT = 0.2
-"""What a filled pixel counts for in the likelihood: enough to anchor the decoder there, well below a reading."""
+"""What a filled pixel counts for in the likelihood: enough to anchor the decoder there."""
 
 
-def fill_holes(depth: Tensor, valid: Tensor) -> Tensor:
+def fill_holes(depth: Tensor, valid: Tensor, size: int) -> Tensor:
     """Give every pixel without a reading the mean of the nearest readings, coarse to fine.
 
-    Valid pixels are averaged over 2x2 blocks until one block is left (pull); then every level takes its own
-    mean where it has one and its parent's where it has none (push). Static shapes only, so it exports as it
-    is.
+    Readings are averaged over 2x2 blocks for as long as the side is even (pull); then every level takes its own mean
+    where it has one and its parent's where it has none (push), beginning with the mean of the whole frame.
+    Static shapes only, so it exports as it is.
 
     Args:
-        depth: (B, 1, S, S), any value where not valid; S a power of two times a small number.
-        valid: (B, 1, S, S) 1 where there is a reading, 0 elsewhere.
+        depth: (B, 1, size, size), anything finite where not valid.
+        valid: (B, 1, size, size) 1 where there is a reading, 0 elsewhere.
+        size: side of the frame; a number, so that tracing sees a constant.
 
     Returns:
-        (B, 1, S, S): ``depth`` where valid, filled elsewhere; 0 everywhere in a frame without readings.
+        (B, 1, size, size): ``depth`` where valid, filled elsewhere; 0 everywhere in a frame without readings.
     """
     means, weights = [depth * valid], [valid]
-    while means[-1].shape[-1] % 2 == 0:
+    while size % 2 == 0 and size > 1:
         share = F.avg_pool2d(weights[-1], 2)
         means.append(F.avg_pool2d(means[-1] * weights[-1], 2) / share.clamp_min(1e-6))
         weights.append((share > 0).to(depth.dtype))
-    filled = means[-1] if means[-1].shape[-1] == 1 else means[-1] * weights[-1]
-    for mean, weight in zip(reversed(means[:-1]), reversed(weights[:-1]), strict=True):
-        coarse = F.interpolate(filled, scale_factor=2.0, mode="nearest")
-        filled = weight * mean + (1.0 - weight) * coarse
+        size //= 2
+    total = (means[-1] * weights[-1]).sum((2, 3), keepdim=True)
+    filled = total / weights[-1].sum((2, 3), keepdim=True).clamp_min(1e-6)
+    for level in reversed(range(len(means))):
+        filled = weights[level] * means[level] + (1.0 - weights[level]) * filled
+        if level:
+            filled = F.interpolate(filled, scale_factor=2.0, mode="nearest")
     return filled
 
 
 class DepthNetwork(ModalityNetwork):
     """A depth frame in, a hole-filled depth frame out.
 
-    Model units are ``ln(mm / 1000)``, shape (1, S, S): relative errors count alike at all ranges, as the
-    sensor's own noise does. The encoder sees inverse depth relative to the nearest surface, absolute
-    inverse depth, surface normals and the validity mask.
+    Model units are ``ln(mm / 1000)``, shape (1, S, S): relative errors count alike at all ranges, as the sensor's own
+    noise does, and the hand's relief is not drowned by the step to the background as it is in mm. The encoder
+    sees inverse depth relative to the nearest surface, absolute inverse depth, surface normals and validity.
     """
 
     def __init__(self, spec: WindowSpec, latent_size: int, hidden_size: int = 128) -> None:
@@ -75,8 +79,8 @@ class DepthNetwork(ModalityNetwork):
     def _filled(self, window: Tensor) -> tuple[Tensor, Tensor]:
         """Hole-filled metres and validity, both (B, 1, S, S)."""
         metres = window.unsqueeze(1).clamp(0.0, FARTHEST_MM) / 1000.0
-        valid = (metres > NEAREST_MM / 1000.0).to(metres.dtype)
-        filled = fill_holes(metres, valid)
+        valid = (metres >= NEAREST_MM / 1000.0).to(metres.dtype)
+        filled = fill_holes(metres, valid, self.window_shape[0])
         # A frame without any reading is far away everywhere, not at zero distance.
         empty = 1.0 - valid.amax((1, 2, 3), keepdim=True)
         return filled + empty * FARTHEST_MM / 1000.0, valid
@@ -85,7 +89,7 @@ class DepthNetwork(ModalityNetwork):
         """(B, S, S) mm -> (B, 6, S, S): relative and absolute inverse depth, normal x, y, z, validity."""
         filled, valid = self._filled(window)
         # The nearest surface, from 4x4 means so that a single stray reading does not move it.
-        nearest = -F.max_pool2d(-F.avg_pool2d(filled, 4), filled.shape[-1] // 4)
+        nearest = F.avg_pool2d(filled, 4).amin((2, 3), keepdim=True)
         padded = F.pad(filled, (1, 1, 1, 1), mode="replicate") * (1000.0 / PIXEL_MM / 2.0)
         slope_x = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
         slope_y = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]

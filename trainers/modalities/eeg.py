@@ -1,9 +1,8 @@
 """EEG: a window of multichannel microvolts, read as a spectrum.
 
-Preprocessing is a discrete Fourier transform at the window's own bins (a bin is 1 / window length wide)
-between LOWEST_HZ and HIGHEST_HZ, which is band filter and spectral analysis in one matrix product. Slow
-drifts, which would leak into all bins, are projected out of the basis beforehand, so this costs nothing at
-run time.
+Preprocessing is a discrete Fourier transform at the window's own bins (a bin is 1 / window length wide) between
+LOWEST_HZ and HIGHEST_HZ, which is band filter and spectral analysis in one matrix product. Offset and linear drift,
+which would leak into all bins, are projected out of the basis beforehand, so this costs nothing at run time.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from trainers.modalities.network import ModalityNetwork, WindowSpec
 
 LOWEST_HZ = 4.0
 HIGHEST_HZ = 48.0
-DRIFT_HZ = 2.0
 WHITEN_FROM_HZ = 8.0
 """Slower rhythms are left out of the covariance: eye movements and drowsiness would dominate it."""
 SMOOTHING_HZ = 3.0
@@ -37,24 +35,15 @@ def fourier_basis(window: int, rate_hz: float) -> tuple[Tensor, Tensor]:
     """Analysis and synthesis matrices of the band.
 
     Returns:
-        analysis (2F, T): rows give ``2/T sum_t x_t cos`` then ``2/T sum_t x_t sin`` (amplitudes in the unit
-        of x), blind to polynomials of degree 3 and oscillations below DRIFT_HZ; synthesis (T, 2F): their
-        inverse on the band.
+        analysis (2F, T): rows give ``2/T sum_t x_t cos`` then ``2/T sum_t x_t sin`` (amplitudes in the unit of x),
+        blind to an offset and a linear drift; synthesis (T, 2F): the inverse on the band.
     """
     time = torch.arange(window, dtype=torch.float64)
     angle = 2.0 * math.pi * bin_frequencies(window, rate_hz)[:, None] * time / rate_hz
     waves = torch.cat([angle.cos(), angle.sin()])
-    line = 2.0 * time / (window - 1) - 1.0
-    slow = torch.arange(1, int(DRIFT_HZ * window / rate_hz) + 1, dtype=torch.float64)[:, None]
-    drift = torch.cat(
-        [
-            torch.stack([line**k for k in range(4)]),
-            torch.cos(2.0 * math.pi * slow * time / window),
-            torch.sin(2.0 * math.pi * slow * time / window),
-        ]
-    )
-    orthonormal = torch.linalg.qr(drift.T).Q
-    blind = waves - (waves @ orthonormal) @ orthonormal.T
+    line = torch.stack([torch.ones_like(time), time - time.mean()])
+    orthonormal = line / line.norm(dim=1, keepdim=True)
+    blind = waves - (waves @ orthonormal.T) @ orthonormal
     return (2.0 / window * blind).float(), waves.T.contiguous().float()
 
 

@@ -66,27 +66,30 @@ class MelSpectrum(nn.Module):
 def centre_energy(decibel: Tensor, cosine: Tensor) -> Tensor:
     """Roll a mel spectrum in time, as on a circle, until its energy is centred.
 
-    The centre is the frame c that maximises ``sum_t e_t cos(2 pi (t - c) / frames)``, the circular mean of
-    the energy's position; on a circle it is defined also for a word that runs over the edge of the window.
-    Written with ArgMax and GatherElements, since there is no atan2 to export.
+    The centre is the frame c that maximises ``sum_t e_t cos(2 pi (t - c) / hops)``, e_t being the root of the power:
+    the circular mean of the energy's position. On a circle it is defined also for a word that runs over the edge
+    of the window. Written with ArgMax and GatherElements, since there is no atan2 to export.
+
+    A window of N hops has N + 1 frames, the last on the same place of the circle as the first; it is left out of
+    the circle and the first of the rolled frames is repeated at the end.
 
     Args:
-        decibel: (B, bands, frames).
-        cosine: (frames, frames), ``cos(2 pi (t - c) / frames)`` for t by c.
+        decibel: (B, bands, N + 1).
+        cosine: (N, N), from :func:`circular_cosine`.
 
     Returns:
-        (B, bands, frames), the centre moved to frame ``frames // 2``.
+        (B, bands, N + 1), the centre moved to frame N // 2.
     """
-    frames = decibel.shape[2]
+    frames, hops = decibel.shape[2], cosine.shape[0]
     # The root of the power (an amplitude) lets soft consonants have their say beside a loud vowel.
-    energy = torch.exp(decibel * (math.log(10.0) / 10.0)).sum(1).sqrt()
+    energy = torch.exp(decibel[:, :, :hops] * (math.log(10.0) / 10.0)).sum(1).sqrt()
     centre = torch.argmax(torch.matmul(energy, cosine), dim=1, keepdim=True)
-    place = torch.arange(frames, device=decibel.device) + centre + (frames - frames // 2)
-    place = torch.remainder(place, frames)
+    place = torch.arange(frames, device=decibel.device) + centre + (hops - hops // 2)
+    place = torch.remainder(place, hops)
     return torch.gather(decibel, 2, place.unsqueeze(1).expand(-1, decibel.shape[1], -1))
 
 
-def circular_cosine(frames: int) -> Tensor:
-    """The matrix ``cos(2 pi (t - c) / frames)`` for :func:`centre_energy`."""
-    place = torch.arange(frames, dtype=torch.float64)
-    return torch.cos(2.0 * math.pi / frames * (place[:, None] - place)).float()
+def circular_cosine(hops: int) -> Tensor:
+    """The matrix ``cos(2 pi (t - c) / hops)``, t by c, for :func:`centre_energy`."""
+    place = torch.arange(hops, dtype=torch.float64)
+    return torch.cos(2.0 * math.pi / hops * (place[:, None] - place)).float()
