@@ -180,3 +180,19 @@ def test_pairs_that_leave_a_modality_out_or_name_a_stranger_are_refused(
         toy_system(toy_config("associators", pairs=(("a", "b"),)))
     with pytest.raises(ValueError, match="lidar"):
         toy_system(toy_config("associators", pairs=(("a", "lidar"), ("b", "c"))))
+
+
+def test_drawn_reconstruction_is_unbiased(toy_config: Configure, toy_system: Make) -> None:
+    """One decoded posterior per row, counted K times, has the mean of decoding all K."""
+    given = batch()
+    every = toy_system(toy_config("svae", reconstruct="all", cross_reconstruction=0.5)).eval()
+    drawn = toy_system(toy_config("svae", reconstruct="drawn", cross_reconstruction=0.5)).eval()
+    drawn.load_state_dict(every.state_dict())
+
+    @torch.no_grad()
+    def means(system: System, draws: int) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(0)
+        found = [system.loss("joint", given, generator, progress=0.5) for _ in range(draws)]
+        return {k: float(torch.stack([f[k] for f in found]).mean()) for k in found[0]}
+
+    assert means(drawn, 1500) == pytest.approx(means(every, 1500), rel=0.08)

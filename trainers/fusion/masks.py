@@ -13,20 +13,21 @@ def all_patterns(modalities: int, *, empty: bool = False) -> Tensor:
     return torch.tensor(list(presence_patterns(modalities, empty=empty)), dtype=torch.float32)
 
 
-def draw_subset(presence: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """A random proper subset of at least two present modalities per row, (B, M).
+def draw_subset(
+    presence: Tensor, generator: torch.Generator | None = None, *, smallest: int = 2
+) -> Tensor:
+    """A random proper subset of at least ``smallest`` present modalities per row, (B, M).
 
-    The size is uniform over 2 .. |T| − 1, then the members are uniform. Rows with fewer than three present
-    modalities have no such subset and give all 0.
+    The size is uniform over smallest .. |T| − 1, then the members are uniform. Rows with no more than ``smallest``
+    present modalities have no such subset and give all 0.
     """
     present = presence.sum(dim=1, keepdim=True)
-    size = 2 + torch.floor(
-        torch.rand(present.shape, generator=generator, device=presence.device) * (present - 2).clamp(min=1.0)
-    )
+    drawn = torch.rand(present.shape, generator=generator, device=presence.device)
+    size = smallest + torch.floor(drawn * (present - smallest).clamp(min=1.0))
     scores = torch.rand(presence.shape, generator=generator, device=presence.device) + presence
     rank = scores.argsort(dim=1, descending=True).argsort(dim=1)
     chosen = (rank < size).to(presence.dtype) * presence
-    return chosen * (present >= 3).to(presence.dtype)
+    return chosen * (present > smallest).to(presence.dtype)
 
 
 def without(presence: Tensor, modality: int) -> Tensor:

@@ -42,10 +42,12 @@ class SvaeConfig(BaseModel):
     reconstruct: Literal["drawn", "all"] = Field(
         default="drawn",
         description="decode every row from its whole set, a subset and each modality alone (all), or from one of "
-        "the three at random, counted threefold: unbiased at a third of the cost",
+        "these at random, counted as many times: unbiased at a fraction of the cost",
     )
     cross_reconstruction: float = Field(
-        default=0.0, ge=0, description="our extension: weight of reconstructing what a drawn subset lacks"
+        default=0.0,
+        ge=0,
+        description="our extension: weight of reconstructing what a drawn subset lacks, from the mean it gives",
     )
     classification: float = Field(default=1.0, ge=0, description="weight of the cross entropy")
     classification_patterns: int = Field(default=15, ge=1, description="missing patterns classified per step")
@@ -152,28 +154,34 @@ class Svae(System):
             n: posterior(whole * torch.nn.functional.one_hot(torch.tensor(i), len(self.names)))
             for i, n in enumerate(self.names)
         }
-        z_whole, z_subset = posterior(whole).sample(generator), posterior(subset).sample(generator)
-        from_whole, from_subset, terms = [], [], {}
+        latents = {
+            "whole": posterior(whole).sample(generator),
+            "subset": posterior(subset).sample(generator),
+        }
+        if self.config.cross_reconstruction:
+            # Imputation decodes the mean, so the mean is what learns to give the average of what may be missing.
+            observed = draw_subset(whole, generator, smallest=1)
+            latents["cross"] = posterior(observed).mean
+            lacking = (whole - observed) * (observed.sum(dim=1, keepdim=True) > 0)
+        nll: dict[str, list[Tensor]] = {kind: [] for kind in latents}
+        terms = {}
         for i, name in enumerate(self.names):
-            latents = torch.stack((z_whole, z_subset, alone[name].sample(generator)))
-            nll_whole, nll_subset, nll_alone = self._reconstruction(
-                name, batch.clean.get(name, batch.windows[name]), latents, generator
-            )
-            from_whole.append(nll_whole)
-            from_subset.append(nll_subset)
+            window = batch.clean.get(name, batch.windows[name])
+            stacked = torch.stack((alone[name].sample(generator), *latents.values()))
+            nll_alone, *others = self._reconstruction(name, window, stacked, generator)
+            for kind, found in zip(nll, others, strict=True):
+                nll[kind].append(found)
             terms[f"unimodal_{name}"] = unimodal_loss(
                 nll_alone, alone[name], whole[:, i], beta=beta, free_bits=self.config.free_bits
             )
-        terms["paired"] = paired_loss(
-            from_whole, whole, divergence_to_smaller_subsets(posterior, whole), beta=beta
-        )
+        divergence = divergence_to_smaller_subsets(posterior, whole)
+        terms["paired"] = paired_loss(nll["whole"], whole, divergence, beta=beta)
         if len(self.names) > 2:
             divergence = divergence_to_smaller_subsets(posterior, subset)
-            terms["paired_subset"] = paired_loss(from_subset, subset, divergence, beta=beta)
-        if self.config.cross_reconstruction and len(self.names) > 2:
-            lacking = (whole - subset) * (subset.sum(dim=1, keepdim=True) > 0)
-            nll = (torch.stack(from_subset, dim=1) * lacking).sum(dim=1)
-            terms["cross"] = self.config.cross_reconstruction * masked_mean(nll, lacking.amax(dim=1))
+            terms["paired_subset"] = paired_loss(nll["subset"], subset, divergence, beta=beta)
+        if self.config.cross_reconstruction:
+            total = (torch.stack(nll["cross"], dim=1) * lacking).sum(dim=1)
+            terms["cross"] = self.config.cross_reconstruction * masked_mean(total, lacking.amax(dim=1))
         return terms
 
     def _donors(self, mask: Tensor, generator: torch.Generator) -> Tensor | None:
