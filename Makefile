@@ -32,7 +32,7 @@ unit: setup
 
 # The edge install, for real: a fresh environment with the base dependencies only, where torch cannot be imported.
 edge: setup
-	rm -rf build/edge && $(PYTHON) -m venv build/edge
+	rm -rf build && $(PYTHON) -m venv build/edge
 	build/edge/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .
 	cd build && edge/bin/python -c "import afterimage, runtime, engines"
 	cd build && ! edge/bin/python -c "import torch" 2>/dev/null
