@@ -32,6 +32,7 @@ class AssociatorsConfig(BaseModel):
         default="all", description="pairs joined directly, both ways; they must connect all modalities"
     )
     hidden_size: int = Field(default=128, ge=1, description="width of an associator")
+    associators_per_step: int = Field(default=4, ge=1, description="associators that learn in one step")
     intra_kl: float = Field(default=1.0, ge=0, description="λ_int of eq. 6")
     cross_kl: float = Field(default=1.0, ge=0, description="λ_crs of eq. 7")
     kl_warmup: float = Field(
@@ -179,7 +180,9 @@ class Associators(System):
     ) -> dict[str, Tensor]:
         terms = {}
         column = {n: i for i, n in enumerate(self.names)}
-        for source, target in self.pairs:
+        # A few associators per step: they share no weights, so each learns as if alone, only less often.
+        drawn = torch.randperm(len(self.pairs), generator=generator)[: self.config.associators_per_step]
+        for source, target in (self.pairs[int(k)] for k in drawn):
             associated: Gaussian = self.associators[_key(source, target)](own[source].sample(generator))
             window = batch.clean.get(target, batch.windows[target])
             nll = self._reconstruction(target, window, associated.sample(generator))
