@@ -19,15 +19,24 @@ def test_the_picture_is_drawn_with_every_kind_of_sensor(tmp_path):
     names, classes = ("rgb", "depth", "audio", "eeg"), ("stop", "go")
     rng = np.random.default_rng(0)
     ticks = [
-        TickRecord(i * 0.05, "go", "stop", True, dict.fromkeys(names, "live"), (), (0.3, 0.7)) for i in range(40)
+        TickRecord(i * 0.05, "go", "stop", True, dict.fromkeys(names, "live"), (), (0.3, 0.7))
+        for i in range(40)
     ]
     shapes = {"rgb": (64, 64, 3), "depth": (64, 64), "audio": (40, 101), "eeg": (768, 8)}
     examples = [
-        ImputedExample(n, n, "go", ("rgb",), rng.normal(size=s), rng.normal(size=s)) for n, s in shapes.items()
+        ImputedExample(n, n, "go", ("rgb",), rng.normal(size=s), rng.normal(size=s))
+        for n, s in shapes.items()
     ]
     path = tmp_path / "deep" / "report.png"
     draw_timeline(
-        path, "title", classes, names, ticks, [FaultInterval("rgb", "silence", 0.5, 1)], examples, {"eeg": 256.0}
+        path,
+        "title",
+        classes,
+        names,
+        ticks,
+        [FaultInterval("rgb", "silence", 0.5, 1)],
+        examples,
+        {"eeg": 256.0},
     )
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size > 20_000
