@@ -10,6 +10,7 @@ import torch
 from toy_sensors import LENGTHS, ToySource
 
 from trainers.calibration import (
+    DOUBT,
     LIMITS,
     calibrate,
     fit_temperature,
@@ -24,17 +25,24 @@ from trainers.systems.base import System
 @pytest.mark.parametrize("truth", [0.7, 1.0, 3.0])
 def test_the_temperature_that_made_the_labels_is_found(truth: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(20_000, 4, generator=generator)
+    logits = 2 * torch.randn(20_000, 4, generator=generator)
     labels = torch.multinomial(torch.softmax(logits / truth, 1), 1, generator=generator).squeeze(1)
     fitted = fit_temperature(logits, labels)
-    assert fitted == pytest.approx(truth, rel=0.05)
+    assert fitted == pytest.approx(truth, rel=0.1)
     around = [negative_log_likelihood(logits, labels, fitted * f) for f in (0.9, 1.0, 1.1)]
     assert around[1] == min(around)
 
 
-def test_few_perfect_or_hopeless_rows_stay_within_limits() -> None:
+@pytest.mark.parametrize("scale", [2.0, 20.0])
+def test_perfect_rows_are_not_made_certain(scale: float) -> None:
+    logits = scale * torch.eye(4)
+    temperature = fit_temperature(logits, torch.arange(4))
+    confidence = torch.softmax(logits / temperature, 1).diagonal()
+    assert confidence.tolist() == pytest.approx([1 - 0.75 * DOUBT] * 4, abs=1e-3)
+
+
+def test_hopeless_rows_stay_within_limits() -> None:
     logits = 5.0 * torch.eye(4)
-    assert fit_temperature(logits, torch.arange(4)) == pytest.approx(LIMITS[0], rel=0.01)
     assert fit_temperature(logits, torch.arange(4).roll(1)) == pytest.approx(LIMITS[1], rel=0.01)
 
 
