@@ -42,6 +42,7 @@ class AudioNetwork(ModalityNetwork):
         frames = 1 + spec.window // HOP
         self.window_shape = (spec.window,)
         self.target_shape = self.observation_shape = (BANDS, frames)
+        self.register_buffer("target_mean", torch.zeros(self.target_shape))
         self.observation_unit = "MFCC"
         self.noise_scale = 0.3
         self.effective_size = 100.0
@@ -88,7 +89,7 @@ class AudioNetwork(ModalityNetwork):
         """(B, samples) PCM -> (B, 40, frames): rolled mel spectrum, ``(dB + 10) / 20``."""
         return (self._aligned(window) - LEVEL_DB) / SPREAD_DB
 
-    def decode(self, latent: Tensor) -> Tensor:
+    def deviation(self, latent: Tensor) -> Tensor:
         """(B, latent_size) -> (B, 40, frames) in model units."""
         return self.decoder(self.seed(latent).unflatten(1, self.seed_shape))[:, :, : self.target_shape[1]]
 

@@ -70,6 +70,7 @@ class DepthNetwork(ModalityNetwork):
         size = square_side(spec, ())
         self.window_shape = self.observation_shape = (size, size)
         self.target_shape = (1, size, size)
+        self.register_buffer("target_mean", torch.zeros(self.target_shape))
         self.observation_unit = "mm"
         self.noise_scale = 0.15
         self.effective_size = 200.0
@@ -117,7 +118,7 @@ class DepthNetwork(ModalityNetwork):
         """1 where there was a reading, FILLED_WEIGHT where the hole was filled: (B, 1, S, S)."""
         return FILLED_WEIGHT + (1.0 - FILLED_WEIGHT) * self._filled(window)[1]
 
-    def decode(self, latent: Tensor) -> Tensor:
+    def deviation(self, latent: Tensor) -> Tensor:
         """(B, latent_size) -> (B, 1, S, S): ln of metres."""
         return self.decoder(latent)
 

@@ -132,6 +132,7 @@ class EegNetwork(ModalityNetwork):
         bins = len(analysis) // 2
         self.window_shape = self.observation_shape = (spec.window, channels)
         self.target_shape = (channels, bins)
+        self.register_buffer("target_mean", torch.zeros(self.target_shape))
         self.observation_unit = "uV"
         self.noise_scale = 0.6
         self.effective_size = 60.0
@@ -219,7 +220,7 @@ class EegNetwork(ModalityNetwork):
         real, imaginary = self._coefficients(window)
         return 0.5 * torch.log(real.square() + imaginary.square() + FLOOR_UV**2).transpose(1, 2)
 
-    def decode(self, latent: Tensor) -> Tensor:
+    def deviation(self, latent: Tensor) -> Tensor:
         """(B, latent_size) -> (B, C, F): ln of the amplitude in uV."""
         return self.decoder(latent)
 
@@ -246,6 +247,6 @@ class EegNetwork(ModalityNetwork):
         mixing = torch.eye(channels, device=window.device) + 0.1 * normal(channels, channels)
         signal = torch.matmul(window - window.mean(1, keepdim=True), mixing) * gain
         kept = (uniform(generator, window, 0.0, 1.0, 1, channels) > 0.08).to(window.dtype)
-        noise = normal(*window.shape[1:]) * uniform(generator, window, 0.0, 2.0, 1, 1)
+        noise = normal(*window.shape[1:]) * uniform(generator, window, 0.0, 0.5, 1, 1)
         sign = torch.where(uniform(generator, window, 0.0, 1.0, 1, 1) < 0.5, -1.0, 1.0)
         return signal * kept * sign + noise

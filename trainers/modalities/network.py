@@ -60,6 +60,7 @@ class ModalityNetwork(nn.Module, ABC):
         observation_shape: shape of one observation.
         observation_unit: unit of observations.
         noise_scale: standard deviation of the Gaussian likelihood, in model units.
+        target_mean: (*target_shape) buffer, the mean target; zeros until :meth:`start_from`.
         effective_size: how many independent elements a target counts for in the likelihood, see
             :func:`~trainers.modalities.likelihood.weighted_gaussian_nll`.
     """
@@ -70,6 +71,7 @@ class ModalityNetwork(nn.Module, ABC):
     observation_unit: str
     noise_scale: float
     effective_size: float
+    target_mean: Tensor
 
     def __init__(self, spec: WindowSpec, latent_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -98,9 +100,22 @@ class ModalityNetwork(nn.Module, ABC):
         """How far each element of the target was measured: (B, *target_shape) in 0..1; ones unless overridden."""
         return torch.ones((window.shape[0], *self.target_shape), dtype=window.dtype, device=window.device)
 
-    @abstractmethod
     def decode(self, latent: Tensor) -> Tensor:
         """Estimate the target from latents: (B, latent_size) -> (B, *target_shape) in model units."""
+        return self.target_mean + self.deviation(latent)
+
+    @abstractmethod
+    def deviation(self, latent: Tensor) -> Tensor:
+        """What a latent says beyond the mean target: (B, latent_size) -> (B, *target_shape) in model units."""
+
+    @torch.no_grad()
+    def start_from(self, windows: Tensor) -> None:
+        """Take the mean target of some training windows (N, *window_shape) as what decoding starts from.
+
+        Decoders then learn only how moments differ, instead of spending a short training on finding the mean.
+        """
+        weight = self.target_weight(windows)
+        self.target_mean.copy_((self.target(windows) * weight).sum(0) / weight.sum(0).clamp(min=1e-6))
 
     @abstractmethod
     def to_observation(self, decoded: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ class RgbNetwork(ModalityNetwork):
         size = square_side(spec, (3,))
         self.window_shape = self.observation_shape = (size, size, 3)
         self.target_shape = (3, size, size)
+        self.register_buffer("target_mean", torch.zeros(self.target_shape))
         self.observation_unit = "intensity"
         self.noise_scale = 0.1
         self.effective_size = 200.0
@@ -43,7 +44,7 @@ class RgbNetwork(ModalityNetwork):
         """(B, S, S, 3) 0..255 -> (B, 3, S, S) 0..1."""
         return window.permute(0, 3, 1, 2) / 255.0
 
-    def decode(self, latent: Tensor) -> Tensor:
+    def deviation(self, latent: Tensor) -> Tensor:
         """(B, latent_size) -> (B, 3, S, S) ; not clamped to 0..1."""
         return self.decoder(latent)
 
