@@ -73,7 +73,9 @@ class ModelConfig(_Strict):
     validation_moments: int = Field(default=1000, ge=1, description="at most so many validation moments")
     seed: int = 0
     torch_threads: int = Field(
-        default=1, ge=1, description="more only pays on idle real cores: on shared ones, threads wait for each other"
+        default=1,
+        ge=1,
+        description="more only pays on idle real cores: on shared ones, threads wait for each other",
     )
 
     @model_validator(mode="after")

@@ -19,13 +19,13 @@ from trainers.calibration import calibrate, validation_evidence
 from trainers.configuration import ModelConfig, load_model_config
 from trainers.data.pairing_record import save_pairing_record
 from trainers.data.sampler import Batch, BatchSampler
-from trainers.data.windows import WindowSet, evaluation_windows
+from trainers.data.windows import Windows, WindowSet, evaluation_windows
 from trainers.export import export_bundle
 from trainers.loop import Trainer
 from trainers.systems.build import build_system
 
 GOLDEN_ROWS = 4
-HEALTH_WINDOWS = 300
+SAMPLE_WINDOWS = 300
 
 
 def train(
@@ -70,6 +70,8 @@ def train(
         source, config.window_lengths, "train", config.batch_size, config.seed, config.missingness
     )
     batches = validation_batches(source, config)
+    for name, windows in _training_windows(source, config).items():
+        model.network(name).start_from(torch.from_numpy(windows.astype(np.float32)))
     trainer = Trainer(model, sampler, lambda: batches, config, out)
     if resume:
         trainer.resume()
@@ -116,16 +118,21 @@ def validation_batches(source: MomentSource, config: ModelConfig) -> list[Batch]
 
 def health_thresholds(source: MomentSource, config: ModelConfig) -> dict[str, dict[str, float]]:
     """Limits of the runtime's content checks, from windows of the training split; see ``runtime.core.quality``."""
-    measures: dict[str, list[dict[str, float]]] = {m: [] for m in config.modalities}
+    limits = {}
+    for modality, windows in _training_windows(source, config).items():
+        kind = source.rig.sensor(modality).kind
+        limits[modality] = thresholds_from(kind, [measure(kind, window) for window in windows])
+    return limits
+
+
+def _training_windows(source: MomentSource, config: ModelConfig) -> Windows:
+    """A seeded sample of raw windows of the training split."""
     windows = WindowSet(source, "train", config.window_lengths)
     rng = np.random.default_rng([0x4845414C, config.seed])
-    count = min(HEALTH_WINDOWS, len(windows))
+    count = min(SAMPLE_WINDOWS, len(windows))
     moments = rng.choice(len(windows), count, replace=False)
     earliest, latest = windows.end_range_s
-    for modality, values in windows.cut(moments, rng.uniform(earliest, latest, count)).items():
-        kind = source.rig.sensor(modality).kind
-        measures[modality] = [measure(kind, window) for window in values]
-    return {m: thresholds_from(source.rig.sensor(m).kind, found) for m, found in measures.items()}
+    return windows.cut(moments, rng.uniform(earliest, latest, count))
 
 
 def _golden_windows(source: MomentSource, config: ModelConfig) -> dict[str, Any]:

@@ -21,7 +21,9 @@ SIZES = {"a": 4, "b": 5, "c": 3}
 def toy_config() -> Callable[..., ModelConfig]:
     """A configuration of the toy rig: ``toy_config("svae", steps=20, donor="drawn")``."""
 
-    def make(system: str, steps: int = 20, optimizer: dict[str, Any] | None = None, **settings: Any) -> ModelConfig:
+    def make(
+        system: str, steps: int = 20, optimizer: dict[str, Any] | None = None, **settings: Any
+    ) -> ModelConfig:
         phases = {"svae": ("joint",), "associators": ("intra", "cross", "classify")}[system]
         chosen: dict[str, Any] = {"name": system, "latent_size": 4} | settings
         if system == "associators":

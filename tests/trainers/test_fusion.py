@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from trainers.fusion.association_paths import NoPathError, cheapest_paths
+from trainers.fusion.associators import own_or_associated
 from trainers.fusion.gaussians import (
     Gaussian,
     kl_divergence,
@@ -151,3 +152,28 @@ def test_unconnected_modalities_are_named() -> None:
         cheapest_paths({("a", "b"): 1.0})
     with pytest.raises(ValueError, match="a -> b"):
         cheapest_paths({("a", "b"): float("nan")})
+
+
+def test_one_source_alone_gives_exactly_its_associators_output():
+    own, first, second = (Gaussian(torch.randn(2, 3), torch.randn(2, 3)) for _ in range(3))
+    absent, weight = torch.zeros(2, 1), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    fused = own_or_associated(own, [first, second], absent, weight)
+    assert torch.allclose(fused.mean, first.mean, atol=1e-5)
+    assert torch.allclose(fused.log_variance, first.log_variance, atol=1e-5)
+
+
+def test_sources_that_agree_are_not_counted_twice_and_none_give_the_prior():
+    own, source = (Gaussian(torch.randn(2, 3), torch.randn(2, 3)) for _ in range(2))
+    absent = torch.zeros(2, 1)
+    both = own_or_associated(own, [source, source], absent, torch.ones(2, 2))
+    assert torch.allclose(both.mean, source.mean, atol=1e-5)
+    assert torch.allclose(both.log_variance, source.log_variance, atol=1e-5)
+    none = own_or_associated(own, [source, source], absent, torch.zeros(2, 2))
+    assert torch.allclose(none.mean, torch.zeros(2, 3))
+    assert torch.allclose(none.log_variance, torch.zeros(2, 3))
+
+
+def test_a_present_modality_keeps_its_own_latent():
+    own, source = (Gaussian(torch.randn(2, 3), torch.randn(2, 3)) for _ in range(2))
+    fused = own_or_associated(own, [source], torch.ones(2, 1), torch.ones(2, 1))
+    assert torch.allclose(fused.mean, own.mean)

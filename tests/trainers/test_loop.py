@@ -99,7 +99,9 @@ def test_training_learns_every_missing_pattern(
     assert bool((torch.sign(imputed) == 2.0 * labels - 1).float().mean() > 0.9)
 
 
-def test_a_time_budget_ends_every_phase_early(tmp_path: Path, toy_config: Configure, toy_system: Make) -> None:
+def test_a_time_budget_ends_every_phase_early(
+    tmp_path: Path, toy_config: Configure, toy_system: Make
+) -> None:
     run = trainer(toy_config("associators", steps=1_000_000), toy_system, tmp_path)
     begin = time.monotonic()
     run.run(minutes=1.5 / 60)

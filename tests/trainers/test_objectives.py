@@ -27,9 +27,7 @@ def test_two_modalities_give_equation_7() -> None:
         return fuse_replacement_experts(e, torch.tensor([present]).expand(5, 2))
 
     nll = [torch.arange(5.0), torch.arange(5.0) * 2]
-    expected = (
-        nll[0] + nll[1] + kl_divergence(q(1, 1), q(1, 0)) + kl_divergence(q(1, 1), q(0, 1))
-    ).mean()
+    expected = (nll[0] + nll[1] + kl_divergence(q(1, 1), q(1, 0)) + kl_divergence(q(1, 1), q(0, 1))).mean()
     both = torch.ones(5, 2)
     divergence = divergence_to_smaller_subsets(lambda mask: fuse_replacement_experts(e, mask), both)
     torch.testing.assert_close(paired_loss(nll, both, divergence, beta=1.0), expected)

@@ -67,7 +67,10 @@ def test_every_graph_and_pattern_agrees_with_pytorch(trained: tuple[str, MomentS
 
 
 def test_one_row_and_many_give_the_same(trained: tuple[str, MomentSource, Path]) -> None:
-    with np.load(trained[2] / "bundle" / "golden.npz") as golden, open_session(trained[2] / "bundle") as session:
+    with (
+        np.load(trained[2] / "bundle" / "golden.npz") as golden,
+        open_session(trained[2] / "bundle") as session,
+    ):
         for name in session.manifest.modality_names:
             windows = golden[f"window_{name}"]
             many = session.encode(name, windows)
@@ -92,9 +95,7 @@ def test_metrics_and_pairing_are_written(trained: tuple[str, MomentSource, Path]
 def test_a_finished_run_resumes_to_the_same_bundle(source: MomentSource, tmp_path: Path) -> None:
     changes = {**SMALL, **CHANGES["svae"]}
     first = load_manifest(train("svae", source, tmp_path, changes=changes, console=quiet()))
-    again = load_manifest(
-        train("svae", source, tmp_path, changes=changes, resume=True, console=quiet())
-    )
+    again = load_manifest(train("svae", source, tmp_path, changes=changes, resume=True, console=quiet()))
     assert again.files == first.files
     with pytest.raises(TrainingError, match="seed"):
         train("svae", source, tmp_path, seed=5, changes=changes, resume=True, console=quiet())

@@ -39,7 +39,9 @@ def cheapest_paths(edge_cost: Mapping[Edge, float]) -> dict[Edge, Path]:
     for source in names:
         for target in names:
             if source != target and (source, target) not in paths:
-                raise NoPathError(f"no associators lead from {source!r} to {target!r}; have {sorted(edge_cost)}")
+                raise NoPathError(
+                    f"no associators lead from {source!r} to {target!r}; have {sorted(edge_cost)}"
+                )
     return paths
 
 

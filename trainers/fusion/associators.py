@@ -32,10 +32,12 @@ class Associator(nn.Module):
 def own_or_associated(
     own: Gaussian, associated: list[Gaussian], own_present: Tensor, source_weight: Tensor
 ) -> Gaussian:
-    """A modality's latent: its own where present, else the product of what the present ones associate to it.
+    """A modality's latent: its own where present, else what the present ones associate to it.
 
-    The paper leaves several sources undefined; we take their product with N(0, I) in the target's space, so
-    that nothing present gives the target's prior.
+    The paper leaves several sources undefined. We take their *averaged* product of experts in the target's space,
+    ∏_k q(z_j | x_k)^{w_k} with w summing to 1: one source alone gives exactly its associator's output, as in
+    the paper, and sources that know the same thing are not counted twice (each already contains the prior).
+    Nothing present gives the target's prior N(0, I).
 
     Args:
         own: q(z_j | x_j), (B, L_j).
@@ -46,10 +48,12 @@ def own_or_associated(
     Returns:
         (B, L_j), blended by arithmetic on the mask.
     """
+    total = source_weight.sum(dim=1, keepdim=True)
     imputed = product_of_experts(
         torch.stack([g.mean for g in associated], dim=1),
         torch.stack([g.log_variance for g in associated], dim=1),
-        source_weight,
+        source_weight / total.clamp(min=1e-6),
+        prior=False,
     )
     return Gaussian(
         own_present * own.mean + (1.0 - own_present) * imputed.mean,

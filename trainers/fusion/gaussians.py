@@ -44,9 +44,7 @@ class Gaussian(NamedTuple):
         return Gaussian(self.mean[index], self.log_variance[index])
 
 
-def product_of_experts(
-    mean: Tensor, log_variance: Tensor, weight: Tensor, *, prior: bool = True
-) -> Gaussian:
+def product_of_experts(mean: Tensor, log_variance: Tensor, weight: Tensor, *, prior: bool = True) -> Gaussian:
     """Weighted product of Gaussian experts, q(z) ∝ [N(z; 0, I)] · ∏_k N(z; μ_k, σ²_k)^{w_k}.
 
     In precision space: Λ = [1] + Σ_k w_k / σ²_k and μ = Λ⁻¹ Σ_k w_k μ_k / σ²_k.

@@ -13,9 +13,7 @@ def all_patterns(modalities: int, *, empty: bool = False) -> Tensor:
     return torch.tensor(list(presence_patterns(modalities, empty=empty)), dtype=torch.float32)
 
 
-def draw_subset(
-    presence: Tensor, generator: torch.Generator | None = None, *, smallest: int = 2
-) -> Tensor:
+def draw_subset(presence: Tensor, generator: torch.Generator | None = None, *, smallest: int = 2) -> Tensor:
     """A random proper subset of at least ``smallest`` present modalities per row, (B, M).
 
     The size is uniform over smallest .. |T| − 1, then the members are uniform. Rows with no more than ``smallest``

@@ -163,3 +163,12 @@ def test_shorter_eeg_windows_work(seconds: int) -> None:
     window = raw_windows("eeg", 2)[:, : 256 * seconds]
     assert network.trunk(window).shape == (2, network.hidden_size)
     assert network.target_shape == (8, 44 * seconds + 1)
+
+
+def test_decoding_starts_from_the_mean_target(network: ModalityNetwork, windows: Tensor) -> None:
+    before = network.decode(torch.zeros(1, LATENT))
+    network.start_from(windows)
+    weight = network.target_weight(windows)
+    mean = (network.target(windows) * weight).sum(0) / weight.sum(0).clamp(min=1e-6)
+    torch.testing.assert_close(network.decode(torch.zeros(1, LATENT)) - before, mean.unsqueeze(0))
+    network.target_mean.zero_()
