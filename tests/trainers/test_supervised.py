@@ -5,6 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from runtime.sensors.recorded import RecordedSource
+from runtime.sensors.sources import find_data_dir
+from trainers.configuration import SensorWindow
+from trainers.data.sampler import BatchSampler
 from trainers.evaluation.supervised import ReferenceClassifier, accuracy, predict, train_classifier
 from trainers.modalities import build_modality
 
@@ -70,3 +74,30 @@ def test_a_trunk_with_a_linear_layer() -> None:
 
     model = ReferenceClassifier(build_modality(Sensor(), latent_size=4, hidden_size=16), classes=5)
     assert model(torch.randn(3, 256, 4)).shape == (3, 5)
+
+
+@pytest.mark.packs
+@pytest.mark.parametrize(
+    ("modality", "window", "steps", "floor"), [("rgb", 1, 100, 0.9), ("eeg", 768, 300, 0.55)]
+)
+def test_real_recordings_are_told_apart(modality: str, window: int, steps: int, floor: float) -> None:
+    # On validation, that is on other frames, sessions and people; chance is 0.25, full trainings reach 1.0 and 0.73.
+    folder = find_data_dir(None)
+    if folder is None:
+        pytest.skip("recorded packs not found: set AFTERIMAGE_DATA or give ../shared/data")
+    source = RecordedSource(folder, modalities=(modality,))
+    sampler = BatchSampler(source, {modality: window}, "train", 32, seed=0)
+    torch.manual_seed(0)
+    sensor = source.rig.sensor(modality)
+    spec = SensorWindow(modality, sensor.kind, sensor.sample_shape, sensor.rate_hz, window)
+    network = build_modality(spec, latent_size=4)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        batch = sampler.next()
+        return network.augment(batch.windows[modality], generator), batch.labels
+
+    model = train_classifier(ReferenceClassifier(network, len(source.classes)), draw, steps=steps)
+    held_out = BatchSampler(source, {modality: window}, "validation", 64, seed=1)
+    batches = [held_out.next() for _ in range(10)]
+    assert accuracy(model, [(b.windows[modality], b.labels) for b in batches]) > floor
