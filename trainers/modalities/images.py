@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class ImageTrunk(nn.Module):
-    """4x4 patches, then strided convolutions that halve twice, then one linear layer.
+    """Overlapping 6x6 patches every 4 pixels, three convolutions of which two halve, then one linear layer.
 
     (B, C, S, S) -> (B, hidden_size); S must be a multiple of 16.
     """
@@ -17,8 +17,9 @@ class ImageTrunk(nn.Module):
         super().__init__()
         self.convolutions = nn.Sequential(
             *_stage(nn.Conv2d(channels, 32, 6, stride=4, padding=1, bias=False)),
-            *_stage(nn.Conv2d(32, 48, 3, stride=2, padding=1, bias=False)),
+            *_stage(nn.Conv2d(32, 48, 3, stride=1, padding=1, bias=False)),
             *_stage(nn.Conv2d(48, 64, 3, stride=2, padding=1, bias=False)),
+            *_stage(nn.Conv2d(64, 64, 3, stride=2, padding=1, bias=False)),
         )
         self.summary = nn.Sequential(nn.Linear(64 * (size // 16) ** 2, hidden_size), nn.ReLU())
 

@@ -33,8 +33,14 @@ class RgbNetwork(ModalityNetwork):
         self.decoder = ImageDecoder(latent_size, 3, size)
 
     def features(self, window: Tensor) -> Tensor:
-        """(B, S, S, 3) 0..255 -> (B, 3, S, S), about -1..1."""
-        return self.target(window) * 2.0 - 1.0
+        """(B, S, S, 3) 0..255 -> (B, 3, S, S): each channel about its own mean, all in units of their spread.
+
+        That takes the colour of light and ground and the exposure out, which otherwise are most of what differs
+        between two pictures of the same thing.
+        """
+        image = self.target(window)
+        centred = image - image.mean((2, 3), keepdim=True)
+        return centred / (centred.square().mean((1, 2, 3), keepdim=True).sqrt() + 0.05)
 
     def trunk(self, window: Tensor) -> Tensor:
         """(B, S, S, 3) 0..255 -> (B, hidden_size)."""
