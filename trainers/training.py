@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.core.quality import measure, thresholds_from
 from runtime.sensors.moments import MomentSource
-from trainers.calibration import calibrate, validation_evidence
+from trainers.calibration import calibrate, fit_reliability, validation_evidence
 from trainers.configuration import ModelConfig, load_model_config
 from trainers.data.pairing_record import save_pairing_record
 from trainers.data.sampler import Batch, BatchSampler
@@ -78,8 +78,10 @@ def train(
     begin = time.monotonic()
     _run_with_bar(trainer, minutes, console or Console(stderr=True))
     evidence, labels = validation_evidence(model.eval(), lambda: batches)
+    reliability = fit_reliability(model, evidence, labels)
     temperatures, accuracies = calibrate(model, evidence, labels)
-    metrics = {"validation": accuracies, "phases": trainer.state.decided, "history": trainer.state.history}
+    metrics: dict[str, Any] = {"validation": accuracies, "reliability": reliability}
+    metrics |= {"phases": trainer.state.decided, "history": trainer.state.history}
     metrics |= {"seed": config.seed, "training_seconds": round(time.monotonic() - begin, 1)}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
     return export_bundle(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ from trainers.calibration import (
     DOUBT,
     LIMITS,
     calibrate,
+    fit_reliability,
     fit_temperature,
     negative_log_likelihood,
     validation_evidence,
 )
 from trainers.configuration import ModelConfig
 from trainers.data.sampler import BatchSampler
+from trainers.loop import Trainer
 from trainers.systems.base import System
 
 
@@ -57,3 +60,32 @@ def test_every_pattern_gets_a_temperature(
     assert list(temperatures) == list(accuracies) == ["a+b+c", "a+b", "a+c", "a", "b+c", "b", "c", "none"]
     assert all(t > 0 and math.isfinite(t) for t in temperatures.values())
     assert accuracies["none"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["svae", "associators"])
+def test_a_modality_that_says_wrong_things_with_confidence_counts_less(
+    name: str, toy_config: Callable[..., ModelConfig], toy_system: Callable[[ModelConfig], System], tmp_path: Path
+) -> None:
+    settings = {"classification": 5.0} if name == "svae" else {"intra_classification": 5.0}
+    config = toy_config(name, steps=100, **settings)
+    system = toy_system(config)
+    sampler = BatchSampler(ToySource(), LENGTHS, "train", 8, 0)
+    batch = BatchSampler(ToySource(), LENGTHS, "validation", 24, 0).next()
+    Trainer(system, sampler, lambda: [batch], config, tmp_path).run()
+    before = {k: v.clone() for k, v in system.state_dict().items() if k != "reliability"}
+    evidence, labels = validation_evidence(system.eval(), lambda: [batch])
+    evidence["b"] = evidence["b"].roll(7, dims=0)  # what b says belongs to other rows, half of them of the other class
+    mask = torch.tensor([1.0, 1.0, 0.0]).expand(len(labels), 3)
+
+    def likelihood() -> float:
+        logits = system.fuse(evidence, mask).logits
+        return negative_log_likelihood(logits, labels, fit_temperature(logits, labels))
+
+    with torch.no_grad():
+        without = likelihood()
+    fitted = fit_reliability(system, evidence, labels)
+    assert fitted["b"] < 0.7 * min(fitted["a"], fitted["c"])
+    with torch.no_grad():
+        assert likelihood() < without
+    assert all(torch.equal(v, system.state_dict()[k]) for k, v in before.items())
+    assert system.state_dict()["reliability"].tolist() == pytest.approx(list(fitted.values()), abs=1e-4)
