@@ -208,8 +208,7 @@ def _draw_spectra(axis: Any, example: ImputedExample, rate_hz: float) -> None:
         (example.measured, "would have measured", "black"),
         (example.imputed, "imputed", STATE_COLOURS["corrupt"]),
     ):
-        taper = np.hanning(len(wave))[:, None]
-        amplitude = np.abs(np.fft.rfft(wave * taper, axis=0)).mean(1) * 2 / taper.sum()
+        amplitude = np.abs(np.fft.rfft(wave, axis=0)).mean(1) * 2 / len(wave)
         hertz = np.fft.rfftfreq(len(wave), 1 / rate_hz)
         shown = (hertz >= 5) & (hertz <= 48)
         axis.plot(hertz[shown], amplitude[shown], color=colour, lw=1, label=caption)

@@ -22,7 +22,7 @@ from runtime.sensors.synthetic_scene import Scene, Surface, cast, draw_scene, me
 
 CLASSES = ("stop", "go", "left", "right")
 CLASS_FREQUENCIES_HZ = (0.0, 21.0, 13.0, 17.0)
-MOMENTS: Mapping[Split, int] = {"train": 3200, "validation": 480, "test": 480}
+MOMENTS: Mapping[Split, int] = {"train": 2400, "validation": 480, "test": 480}
 
 # Streams of randomness of one moment; frames add their number.
 _SCENE, _AUDIO, _EEG, _RGB_NOISE, _DEPTH_NOISE = range(5)

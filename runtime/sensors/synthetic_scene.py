@@ -26,6 +26,9 @@ SIGNS = {
     "right": (False, True, True, False, False),
 }
 
+# Colours of bar, wall and box.
+_ROOM = np.array([[0.25, 0.30, 0.38], [0.62, 0.64, 0.60], [0.30, 0.42, 0.34]], np.float32)
+
 # The hand in its own axes, metres: palm centre at the origin, fingers up (-y), back of the hand away (+z).
 _FINGER_BASE = np.array(
     [
@@ -182,17 +185,18 @@ def draw_scene(sign: str, rng: np.random.Generator) -> Scene:
     centres, radii, axes = _hand(SIGNS[sign], rng)
     depth = rng.uniform(0.55, 0.85)
     centre = rng.normal(0, 0.018, 2)
-    angles = rng.normal(0, 1, 3) * (0.22, 0.28, 0.24)
-    occluded = rng.random() < 0.35
+    angles = rng.normal(0, 1, 3) * (0.14, 0.18, 0.15)
+    occluded = rng.random() < 0.25
     bar_at = (
         (*(centre + rng.normal(0, 0.045, 2)), depth - rng.uniform(0.10, 0.2)) if occluded else (0, 0, -1.0)
     )
-    skin = np.array([0.85, 0.62, 0.50]) * rng.uniform(0.45, 1.1) + rng.normal(0, 0.05, 3)
-    # Bar, wall and box may well have the colour of the hand: RGB alone is not to be an easy outline.
-    others = rng.uniform(0.1, 0.9, (3, 3)) * 0.75 + np.clip(skin, 0.1, 0.9) * 0.25
-    light = np.array([rng.normal(0, 0.7), rng.normal(-0.4, 0.6), -1.0])
-    wall_depth = depth + rng.uniform(0.25, 1.6)
-    wall_tilt = rng.normal(0, 0.25, 2)
+    skin = np.array([0.85, 0.62, 0.50]) * rng.uniform(0.6, 1.1) + rng.normal(0, 0.04, 3)
+    # One room, whose things come in a few shades. They lean towards the colour of the hand, so that RGB alone is
+    # not an easy outline.
+    others = (_ROOM + rng.normal(0, 0.10, (3, 3))) * 0.75 + np.clip(skin, 0.1, 0.9) * 0.25
+    light = np.array([rng.normal(0, 0.5), rng.normal(-0.4, 0.4), -1.0])
+    wall_depth = depth + rng.uniform(0.3, 0.9)
+    wall_tilt = rng.normal(0, 0.15, 2)
     return Scene(
         centres=centres,
         radii=radii,
@@ -207,12 +211,12 @@ def draw_scene(sign: str, rng: np.random.Generator) -> Scene:
         box_axes=rotation(*rng.uniform(-0.8, 0.8, 3)),
         albedo=np.clip(np.vstack([skin, others]), 0.05, 1.0).astype(np.float32),
         texture=(rng.normal(0, 1, (4, 3)) * [[220], [150], [25], [60]]).astype(np.float32),
-        texture_gain=rng.uniform(0.05, 0.25, 4).astype(np.float32),
+        texture_gain=rng.uniform(0.03, 0.14, 4).astype(np.float32),
         light=(light / np.linalg.norm(light)).astype(np.float32),
-        light_colour=(rng.uniform(0.30, 1.15) * rng.uniform(0.8, 1.2, 3)).astype(np.float32),
+        light_colour=(rng.uniform(0.45, 1.1) * rng.uniform(0.9, 1.1, 3)).astype(np.float32),
         ambient=float(rng.uniform(0.2, 0.6)),
-        rgb_noise=float(rng.uniform(3, 11)),
-        hole_blobs=float(rng.uniform(0.02, 0.20)),
+        rgb_noise=float(rng.uniform(3, 9)),
+        hole_blobs=float(rng.uniform(0.02, 0.12)),
         hole_phase=np.column_stack([rng.normal(0, 9, (6, 2)), rng.uniform(0, 2 * np.pi, 6)]).astype(
             np.float32
         ),

@@ -138,9 +138,9 @@ class EegNetwork(ModalityNetwork):
         self.effective_size = 60.0
         self.register_buffer("analysis", analysis, persistent=False)
         self.register_buffer("synthesis", synthesis, persistent=False)
-        # Schroeder's phases keep the crest factor of a sum of cosines low.
-        index = torch.arange(bins, dtype=torch.float64)
-        phase = -math.pi * index * (index - 1.0) / bins
+        # Drawn once and for all: with regular phases (Schroeder's, say) the waveform would sweep through the band.
+        drawn = torch.rand(bins, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        phase = 2.0 * math.pi * drawn
         self.register_buffer("phase_cosine", phase.cos().float(), persistent=False)
         self.register_buffer("phase_sine", -phase.sin().float(), persistent=False)
         self.register_buffer("smoothing", self._smoothing(spec, bins), persistent=False)
@@ -225,7 +225,7 @@ class EegNetwork(ModalityNetwork):
         return self.decoder(latent)
 
     def to_observation(self, decoded: Tensor) -> Tensor:
-        """(B, C, F) ln amplitudes -> (B, T, C) uV: a sum of sinusoids with fixed (Schroeder) phases."""
+        """(B, C, F) ln amplitudes -> (B, T, C) uV: a sum of sinusoids with fixed phases."""
         amplitude = torch.exp(decoded.clamp(-6.0, 6.0))
         both = torch.cat([amplitude * self.phase_cosine, amplitude * self.phase_sine], 2)
         return torch.matmul(self.synthesis, both.transpose(1, 2))
