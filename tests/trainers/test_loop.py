@@ -181,3 +181,22 @@ def test_a_broken_checkpoint_is_refused(tmp_path: Path, harm: str) -> None:
         (folder / "state.json").write_text("}{")
     with pytest.raises(CheckpointError, match="checkpoint"):
         load_checkpoint(folder)
+
+
+def test_sound_and_eeg_are_reconstructed_as_measured(
+    tmp_path: Path, toy_config: Configure, toy_system: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(toy_config("svae", steps=1), toy_system, tmp_path)
+    drawn = BatchSampler(ToySource(), LENGTHS, "train", 8, 0).next()
+    seen: list[Batch] = []
+    original = run.system.loss
+
+    def spy(phase: str, batch: Batch, *args: object, **kwargs: object) -> object:
+        seen.append(batch)
+        return original(phase, batch, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run.system, "loss", spy)
+    run.run()
+    for name, window in drawn.windows.items():
+        assert torch.equal(seen[0].clean[name], window)
+        assert not torch.equal(seen[0].windows[name], window)
