@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +36,7 @@ class TrainingRun:
     Attributes:
         phase: index of the phase in progress.
         step: steps done in it.
+        batches: batches used in all phases together.
         elapsed_s: time spent in it, over all sessions.
         history: per phase, every ``RECORD_EVERY`` steps: step and mean loss terms since the last record.
         decided: what :meth:`System.finish_phase` reported, by phase.
@@ -40,6 +44,7 @@ class TrainingRun:
 
     phase: int = 0
     step: int = 0
+    batches: int = 0
     elapsed_s: float = 0.0
     history: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     decided: dict[str, Any] = field(default_factory=dict)
@@ -71,6 +76,10 @@ class Trainer:
         # Everything random in a step comes from here, or from torch's global generator (dropout); both are saved.
         self._generator = torch.Generator().manual_seed(config.seed)
         self._global_state = torch.Generator().manual_seed(config.seed + 1).get_state()
+        # The batch of the next step is made while this one computes; the sampler is then a batch ahead of the run.
+        self._worker: ThreadPoolExecutor | None = None
+        self._coming: Future[Batch] | None = None
+        self._sampler_state = sampler.state_dict()
         self._optimizer: torch.optim.Optimizer | None = None
         self._average: dict[str, Tensor] = {}
 
@@ -97,7 +106,7 @@ class Trainer:
         phases = self.system.phases()
         shares = {p.name: self.config.phases[p.name].share for p in phases}
         saved, done = time.monotonic(), 0
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), self._second_thread():
             torch.set_rng_state(self._global_state)
             while self.state.phase < len(phases):
                 phase = phases[self.state.phase]
@@ -139,7 +148,7 @@ class Trainer:
             {
                 "config": self.config.model_dump(mode="json"),
                 "run": vars(self.state),
-                "sampler": self.sampler.state_dict(),
+                "sampler": self._sampler_state,
                 "structure": self.system.structure(),
             },
         )
@@ -160,6 +169,7 @@ class Trainer:
             )
         self.state = TrainingRun(**state["run"])
         self.sampler.load_state_dict(state["sampler"])
+        self._sampler_state = state["sampler"]
         if state["structure"]:
             self.system.load_structure(state["structure"])
         self.system.load_state_dict(_under(tensors, "model."))
@@ -202,9 +212,7 @@ class Trainer:
         assert self._optimizer is not None
         for group in self._optimizer.param_groups:
             group["lr"] = settings.learning_rate * learning_rate_factor(progress, self.config.optimizer)
-        batch = self.sampler.next()
-        if self.config.augment:
-            batch = self._augmented(batch)
+        batch = self._next_batch()
         self._optimizer.zero_grad(set_to_none=True)
         terms = self.system.loss(phase.name, batch, self._generator, progress=progress)
         if not torch.isfinite(terms["total"]):
@@ -220,21 +228,47 @@ class Trainer:
             self._update_average()
         return terms
 
-    def _augmented(self, batch: Batch) -> Batch:
-        """Every modality distorted from one seed, so that what was recorded together is moved together.
+    def _next_batch(self) -> Batch:
+        """This step's batch; the next one is begun on the second thread."""
+        assert self._worker is not None
+        if self._coming is None:
+            self._coming = self._worker.submit(self._make_batch, self.state.batches)
+        batch = self._coming.result()
+        self._sampler_state = self.sampler.state_dict()
+        self.state.batches += 1
+        self._coming = self._worker.submit(self._make_batch, self.state.batches)
+        return batch
 
-        Images are reconstructed as distorted, since a decoder cannot know where they were moved from; sound and
-        EEG as measured, since their targets do not depend on place or phase: a decoder that learned from noise
-        and lost channels would impute noise and lost channels.
+    @contextmanager
+    def _second_thread(self) -> Iterator[None]:
+        try:
+            with ThreadPoolExecutor(1, "batches") as self._worker:
+                yield
+        finally:
+            # The batch that was made but not used is drawn again by whoever goes on.
+            self._coming, self._worker = None, None
+            self.sampler.load_state_dict(self._sampler_state)
+            self._global_state = torch.get_rng_state()
+
+    @torch.no_grad()
+    def _make_batch(self, number: int) -> Batch:
+        """Draw a batch, distort it and work out its targets; a function of the sampler, the seed and the number.
+
+        Every modality is distorted from one seed, so that what was recorded together is moved together. Images
+        are reconstructed as distorted, since a decoder cannot know where they were moved from; sound and EEG as
+        measured, since their targets do not depend on place or phase: a decoder that learned from noise and lost
+        channels would impute noise and lost channels.
         """
-        seed = int(torch.randint(2**62, (1,), generator=self._generator))
-        windows = {
-            name: self.system.network(name).augment(window, torch.Generator().manual_seed(seed))
-            for name, window in batch.windows.items()
-        }
-        kinds = {name: self.system.network(name).spec.kind for name in batch.windows}
-        clean = {n: w for n, w in batch.windows.items() if kinds[n] in ("audio", "eeg")}
-        return Batch(windows, batch.labels, batch.presence, clean)
+        batch = self.sampler.next()
+        windows, targets = dict(batch.windows), {}
+        seed = int(np.random.SeedSequence([self.config.seed, number]).generate_state(1, np.uint64)[0] >> 2)
+        for name, measured in batch.windows.items():
+            network = self.system.network(name)
+            if self.config.augment:
+                windows[name] = network.augment(measured, torch.Generator().manual_seed(seed))
+            shown = measured if network.spec.kind in ("audio", "eeg") else windows[name]
+            targets[name] = network.target(shown), network.target_weight(shown)
+        return Batch(windows, batch.labels, batch.presence, targets)
 
     @torch.no_grad()
     def _update_average(self) -> None:

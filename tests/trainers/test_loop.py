@@ -71,6 +71,15 @@ def test_resumed_training_is_bit_equal_to_training_on(
     }
 
 
+def test_a_run_can_go_on_in_the_same_process(tmp_path: Path, toy_config: Configure, toy_system: Make) -> None:
+    config = toy_config("svae", steps=20)
+    straight, paused = (trainer(config, toy_system, tmp_path / d) for d in "ab")
+    straight.run()
+    paused.run(until=9)
+    paused.run()
+    assert same(straight.system, paused.system)
+
+
 def test_another_seed_gives_other_weights(tmp_path: Path, toy_config: Configure, toy_system: Make) -> None:
     config = toy_config("svae", steps=5)
     one, two = (trainer(config, toy_system, tmp_path / d) for d in "ab")
@@ -198,5 +207,7 @@ def test_sound_and_eeg_are_reconstructed_as_measured(
     monkeypatch.setattr(run.system, "loss", spy)
     run.run()
     for name, window in drawn.windows.items():
-        assert torch.equal(seen[0].clean[name], window)
+        target, weight = seen[0].targets[name]
+        assert torch.equal(target, run.system.network(name).target(window))
+        assert torch.equal(weight, torch.ones_like(target))
         assert not torch.equal(seen[0].windows[name], window)

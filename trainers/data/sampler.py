@@ -25,14 +25,14 @@ class Batch:
         windows: modality -> (B, *window_shape) float32, raw units; zeros where the modality is absent.
         labels: (B,) int64, -1 where the label is absent.
         presence: (B, M) float32 of 0 and 1, columns in the order of ``windows``.
-        clean: modality -> windows as measured, where ``windows`` are distorted and decoders should undo it; a
-            modality that is not named is its own target.
+        targets: modality -> what its decoder should give and how far each element was measured, where that was
+            worked out beforehand; empty otherwise.
     """
 
     windows: dict[str, torch.Tensor]
     labels: torch.Tensor
     presence: torch.Tensor
-    clean: dict[str, torch.Tensor] = field(default_factory=dict)
+    targets: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
 
 class BatchSampler:

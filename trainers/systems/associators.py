@@ -166,7 +166,7 @@ class Associators(System):
         for i, (name, q) in enumerate(own.items()):
             present = batch.presence[:, i]
             z = q.sample(generator)
-            nll = self._reconstruction(name, batch.clean.get(name, batch.windows[name]), z)
+            nll = self._reconstruction(name, self.target(name, batch), z)
             terms[f"intra_{name}"] = intra_modal_loss(nll, q, present, kl_weight=kl_weight)
             if config.intra_classification:
                 logits = self.intra_classifiers[name](z if config.classify == "sample" else q.mean)
@@ -184,8 +184,7 @@ class Associators(System):
         drawn = torch.randperm(len(self.pairs), generator=generator)[: self.config.associators_per_step]
         for source, target in (self.pairs[int(k)] for k in drawn):
             associated: Gaussian = self.associators[_key(source, target)](own[source].sample(generator))
-            window = batch.clean.get(target, batch.windows[target])
-            nll = self._reconstruction(target, window, associated.sample(generator))
+            nll = self._reconstruction(target, self.target(target, batch), associated.sample(generator))
             both = batch.presence[:, column[source]] * batch.presence[:, column[target]]
             terms[f"cross_{source}_{target}"] = cross_modal_loss(nll, associated, both, kl_weight=kl_weight)
         return terms
@@ -205,11 +204,9 @@ class Associators(System):
         logits = self.classify(chosen, masks).reshape(rows, count, -1)
         return labelled_cross_entropy(logits, batch.labels, smoothing=self.config.label_smoothing)
 
-    def _reconstruction(self, name: str, window: Tensor, z: Tensor) -> Tensor:
+    def _reconstruction(self, name: str, measured: tuple[Tensor, Tensor], z: Tensor) -> Tensor:
         network = self.network(name)
-        with torch.no_grad():
-            target, weight = network.target(window), network.target_weight(window)
-        return network.reconstruction_nll(network.decode(z), target, weight)
+        return network.reconstruction_nll(network.decode(z), *measured)
 
     @torch.no_grad()
     def finish_phase(self, phase: str, validation: Batches) -> dict[str, Any]:
@@ -238,14 +235,14 @@ class Associators(System):
             own = self._own(batch)
             for name in self.names:
                 present = batch.presence[:, column[name]]
-                window, mean = batch.windows[name], own[name].mean
-                own_nll[name] += float((self._reconstruction(name, window, mean) * present).sum())
-                prior_nll[name] += float((self._reconstruction(name, window, mean * 0) * present).sum())
+                measured, mean = self.target(name, batch), own[name].mean
+                own_nll[name] += float((self._reconstruction(name, measured, mean) * present).sum())
+                prior_nll[name] += float((self._reconstruction(name, measured, mean * 0) * present).sum())
                 counts[name] += float(present.sum())
             for source, target in self.pairs:
                 both = batch.presence[:, column[source]] * batch.presence[:, column[target]]
                 mean = self.associators[_key(source, target)](own[source].mean).mean
-                nll = self._reconstruction(target, batch.windows[target], mean)
+                nll = self._reconstruction(target, self.target(target, batch), mean)
                 edge_nll[source, target] += float((nll * both).sum())
                 counts[source, target] += float(both.sum())
         costs = {}

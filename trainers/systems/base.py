@@ -29,8 +29,8 @@ class LabelledWindows(Protocol):
         """(B, M) float32 of 0/1, modalities in the system's order."""
 
     @property
-    def clean(self) -> Mapping[str, Tensor]:
-        """Modality -> undistorted windows to reconstruct; a modality that is not named is its own target."""
+    def targets(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Modality -> target in model units and its weight; what is not there is worked out from ``windows``."""
 
 
 class FusedTensors(NamedTuple):
@@ -113,6 +113,14 @@ class System(nn.Module, ABC):
         """Latents (B, latent_size) -> observations (B, *observation_shape) in physical units."""
         network = self.network(modality)
         return network.to_observation(network.decode(latent))
+
+    def target(self, modality: str, batch: LabelledWindows) -> tuple[Tensor, Tensor]:
+        """What a modality's decoder should give for a batch, and how far it was measured, in model units."""
+        if modality in batch.targets:
+            return batch.targets[modality]
+        network, window = self.network(modality), batch.windows[modality]
+        with torch.no_grad():
+            return network.target(window), network.target_weight(window)
 
     def observe(self, modality: str, window: Tensor) -> Tensor:
         """Raw windows -> measured observations, in the space of :meth:`decode`."""

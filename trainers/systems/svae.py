@@ -166,9 +166,9 @@ class Svae(System):
         nll: dict[str, list[Tensor]] = {kind: [] for kind in latents}
         terms = {}
         for i, name in enumerate(self.names):
-            window = batch.clean.get(name, batch.windows[name])
+            target = self.target(name, batch)
             stacked = torch.stack((alone[name].sample(generator), *latents.values()))
-            nll_alone, *others = self._reconstruction(name, window, stacked, generator)
+            nll_alone, *others = self._reconstruction(name, target, stacked, generator)
             for kind, found in zip(nll, others, strict=True):
                 nll[kind].append(found)
             terms[f"unimodal_{name}"] = unimodal_loss(
@@ -188,7 +188,7 @@ class Svae(System):
         return draw_donors(mask, generator) if self.config.donor == "drawn" else None
 
     def _reconstruction(
-        self, name: str, window: Tensor, latents: Tensor, generator: torch.Generator
+        self, name: str, measured: tuple[Tensor, Tensor], latents: Tensor, generator: torch.Generator
     ) -> Tensor:
         """−log p(x | z) of one modality for K latents of every row, (K, B, L) -> (K, B).
 
@@ -196,8 +196,7 @@ class Svae(System):
         rows keep their expectation.
         """
         network, (kinds, rows) = self.network(name), latents.shape[:2]
-        with torch.no_grad():
-            target, weight = network.target(window), network.target_weight(window)
+        target, weight = measured
         if self.config.reconstruct == "drawn":
             choice = torch.randint(kinds, (rows,), generator=generator)
             nll = network.reconstruction_nll(
