@@ -103,9 +103,12 @@ def random_geometry(
 
 
 def apply_geometry(image: Tensor, geometry: Tensor, mode: str) -> Tensor:
-    """Move (B, C, S, S) images by (B, 2, 3) affine maps; what comes from outside is 0."""
+    """Move (B, C, S, S) images by (B, 2, 3) affine maps.
+
+    What comes from outside repeats the edge: filled with black, decoders would learn a dark frame around everything.
+    """
     grid = F.affine_grid(geometry, list(image.shape), align_corners=False)
-    return F.grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=False)
+    return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 def random_boxes(
