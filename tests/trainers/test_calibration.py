@@ -64,7 +64,10 @@ def test_every_pattern_gets_a_temperature(
 
 @pytest.mark.parametrize("name", ["svae", "associators"])
 def test_a_modality_that_says_wrong_things_with_confidence_counts_less(
-    name: str, toy_config: Callable[..., ModelConfig], toy_system: Callable[[ModelConfig], System], tmp_path: Path
+    name: str,
+    toy_config: Callable[..., ModelConfig],
+    toy_system: Callable[[ModelConfig], System],
+    tmp_path: Path,
 ) -> None:
     settings = {"classification": 5.0} if name == "svae" else {"intra_classification": 5.0}
     config = toy_config(name, steps=100, **settings)
@@ -74,7 +77,9 @@ def test_a_modality_that_says_wrong_things_with_confidence_counts_less(
     Trainer(system, sampler, lambda: [batch], config, tmp_path).run()
     before = {k: v.clone() for k, v in system.state_dict().items() if k != "reliability"}
     evidence, labels = validation_evidence(system.eval(), lambda: [batch])
-    evidence["b"] = evidence["b"].roll(7, dims=0)  # what b says belongs to other rows, half of them of the other class
+    evidence["b"] = evidence["b"].roll(
+        7, dims=0
+    )  # what b says belongs to other rows, half of them of the other class
     mask = torch.tensor([1.0, 1.0, 0.0]).expand(len(labels), 3)
 
     def likelihood() -> float:
