@@ -1,7 +1,7 @@
 """What the window length costs: a plain supervised network per sensor and window length, on the test split.
 
 The same numbers are the reference that a multimodal system has to match when that sensor is the only one left.
-Usage: python benchmarks/window_length.py [--data DIR] [--synthetic] [--seeds 3] [--steps 600] [--json FILE]
+Usage: python benchmarks/window_length.py [--data DIR] [--synthetic] [--seeds 3] [--steps 800] [--json FILE]
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--synthetic", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
