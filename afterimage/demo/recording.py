@@ -27,7 +27,8 @@ class LiveRecording:
         plan: what played when.
         start_ns: when the playback began, on the clock that node and sensors share.
         window_s: modality -> seconds of signal in one window; 0 for images.
-        silences: faults of kind silence, to know when an imputation replaces a silent sensor.
+        schedule: the faults that were injected.
+        last: the newest decision.
     """
 
     classes: tuple[str, ...]

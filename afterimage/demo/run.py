@@ -118,7 +118,7 @@ def _assemble(
     """The report: what was measured offline, what the live run showed, and what the node itself counted."""
     messages = run.statistics["messages"]
     live = live_report(run.recording, source.rig, session.manifest, run.span_s)
-    report = {
+    report: dict[str, Any] = {
         "data": source.name,
         "system": session.manifest.system,
         "backend": session.backend,
@@ -135,7 +135,8 @@ def _assemble(
         "test": {k: v for k, v in measured.items() if k not in ("accuracy", "imputation", "calibration")},
         "sensors": run.sensors,
     }
-    return json_ready(report)  # type: ignore[no-any-return]
+    ready: dict[str, Any] = json_ready(report)
+    return ready
 
 
 def _draw(

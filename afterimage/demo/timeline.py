@@ -88,6 +88,18 @@ def _runs(values: Sequence[str], time: npt.NDArray[Any]) -> list[tuple[float, fl
     return [(ends[a], ends[b] - ends[a], values[a]) for a, b in pairwise(cuts)]
 
 
+def _legend_above(axis: Any, handles: Sequence[Any]) -> None:
+    """All keys in one row, right above the axis."""
+    axis.legend(
+        handles=handles,
+        ncols=len(handles),
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        frameon=False,
+        fontsize=8,
+    )
+
+
 def _draw_decisions(
     axis: Any, time: npt.NDArray[Any], ticks: Sequence[TickRecord], classes: tuple[str, ...]
 ) -> None:
@@ -97,14 +109,7 @@ def _draw_decisions(
             axis.broken_barh([(start, width)], (row + 0.08, 0.84), color=colours.get(value, "black"), lw=0)
     axis.set(yticks=(0.5, 1.5), yticklabels=("decided", "truth"), ylim=(0, 2))
     handles = [axis.scatter([], [], marker="s", color=c, label=k) for k, c in colours.items()]
-    axis.legend(
-        handles=handles,
-        ncols=len(classes),
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        frameon=False,
-        fontsize=8,
-    )
+    _legend_above(axis, handles)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
 
@@ -149,14 +154,7 @@ def _draw_states(
     handles.append(
         axis.scatter([], [], marker="s", facecolor="none", edgecolor="black", label="fault injected")
     )
-    axis.legend(
-        handles=handles,
-        ncols=len(handles),
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        frameon=False,
-        fontsize=8,
-    )
+    _legend_above(axis, handles)
     axis.spines[:].set_visible(False)
     axis.tick_params(axis="y", length=0)
 
