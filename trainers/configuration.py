@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from configs.reading import config_path, read_yaml, shipped, validated
 from runtime.rig import Rig
 from trainers.data.missingness import MissingnessPlan
-from trainers.systems.associators import AssociatorsConfig
-from trainers.systems.svae import SvaeConfig
+from trainers.systems.registry import SYSTEMS
 
 
 class ConfigurationError(Exception):
@@ -37,6 +36,9 @@ class PhaseConfig(_Strict):
 
     steps: int = Field(ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
+    adversary_learning_rate: float | None = Field(
+        default=None, gt=0, description="of the adversaries, where the phase has some; None: the same"
+    )
     share: float = Field(default=1.0, gt=0, description="of the time budget, relative to the other phases")
 
 
@@ -44,6 +46,7 @@ class OptimizerConfig(_Strict):
     """Adam or AdamW, its schedule and what keeps it steady."""
 
     name: Literal["adam", "adamw"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = Field(
@@ -61,7 +64,7 @@ class ModelConfig(_Strict):
     modalities: dict[str, ModalityConfig] = Field(
         min_length=1, description="in the order of the presence mask"
     )
-    system: Annotated[SvaeConfig | AssociatorsConfig, Field(discriminator="name")]
+    system: Annotated[Union[tuple(config for config, _ in SYSTEMS)], Field(discriminator="name")]  # noqa: UP007
     phases: dict[str, PhaseConfig] = Field(min_length=1)
     batch_size: int = Field(default=32, ge=2)
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -72,6 +75,7 @@ class ModelConfig(_Strict):
     )
     validation_moments: int = Field(default=1000, ge=1, description="at most so many validation moments")
     seed: int = 0
+    device: str = Field(default="cpu", description="where training runs: cpu, cuda, cuda:1, ...")
     torch_threads: int = Field(
         default=1,
         ge=1,
@@ -80,21 +84,15 @@ class ModelConfig(_Strict):
 
     @model_validator(mode="after")
     def _phases_of_system(self) -> ModelConfig:
-        wanted = {"svae": ["joint"], "associators": ["intra", "cross", "classify"]}[self.system.name]
+        wanted = self.system.PHASES
         if sorted(self.phases) != sorted(wanted):
-            raise ValueError(f"phases of system {self.system.name!r} are {wanted}, got {sorted(self.phases)}")
+            raise ValueError(f"phases of system {self.system.name!r} are {list(wanted)}, got {sorted(self.phases)}")
         return self
 
     @property
     def window_lengths(self) -> dict[str, int]:
         """Modality -> window in samples, in the order of the presence mask."""
         return {name: modality.window for name, modality in self.modalities.items()}
-
-    def latent_size(self, modality: str) -> int:
-        """Latent size of a modality: the shared one, or its own."""
-        if isinstance(self.system, SvaeConfig):
-            return self.system.latent_size
-        return self.system.latent_sizes.get(modality, self.system.latent_size)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ import torch
 from toy_sensors import LENGTHS, ToySource, toy_networks
 
 from trainers.configuration import ModelConfig, sensor_windows
-from trainers.systems.associators import Associators
 from trainers.systems.base import System
-from trainers.systems.svae import Svae, SvaeConfig
+from trainers.systems.registry import SYSTEMS, make_system
 
 SIZES = {"a": 4, "b": 5, "c": 3}
 
@@ -24,7 +23,7 @@ def toy_config() -> Callable[..., ModelConfig]:
     def make(
         system: str, steps: int = 20, optimizer: dict[str, Any] | None = None, **settings: Any
     ) -> ModelConfig:
-        phases = {"svae": ("joint",), "associators": ("intra", "cross", "classify")}[system]
+        phases = {c.model_fields["name"].default: c.PHASES for c, _ in SYSTEMS}[system]
         chosen: dict[str, Any] = {"name": system, "latent_size": 4} | settings
         if system == "associators":
             chosen = {"latent_sizes": SIZES, "pairs": (("a", "b"), ("b", "c"))} | chosen
@@ -49,9 +48,7 @@ def toy_system() -> Callable[[ModelConfig], System]:
         specs = sensor_windows(config, ToySource().rig)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            networks = toy_networks(specs, {m: config.latent_size(m) for m in specs})
-            if isinstance(config.system, SvaeConfig):
-                return Svae(networks, 2, config.system)
-            return Associators(networks, 2, config.system)
+            networks = toy_networks(specs, {m: config.system.decoder_size(m, 2) for m in specs})
+            return make_system(networks, 2, config.system)
 
     return make

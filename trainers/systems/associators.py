@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from trainers.fusion.association_paths import Edge, Path, cheapest_paths
@@ -17,13 +17,13 @@ from trainers.fusion.masks import all_patterns
 from trainers.modalities.network import ModalityNetwork
 from trainers.objectives.association import cross_modal_loss, intra_modal_loss
 from trainers.objectives.classification import labelled_cross_entropy
-from trainers.systems.base import Batches, FusedTensors, LabelledWindows, Phase, System
+from trainers.systems.base import Batches, FusedTensors, LabelledWindows, Phase, System, SystemConfig
 
 
-class AssociatorsConfig(BaseModel):
+class AssociatorsConfig(SystemConfig):
     """Settings of the associator network."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    PHASES: ClassVar = ("intra", "cross", "classify")
 
     name: Literal["associators"] = "associators"
     latent_size: int = Field(default=32, ge=1, description="of modalities that latent_sizes does not name")
@@ -45,6 +45,10 @@ class AssociatorsConfig(BaseModel):
         default="sample", description="what classifiers see in training"
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+    def decoder_size(self, modality: str, classes: int) -> int:
+        """The modality's own latent size."""
+        return self.latent_sizes.get(modality, self.latent_size)
 
 
 class Associators(System):

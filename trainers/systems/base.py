@@ -5,12 +5,31 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from trainers.modalities.network import ModalityNetwork
+
+
+class SystemConfig(BaseModel):
+    """Settings of a system; every system has its own, told apart by ``name``.
+
+    Attributes:
+        PHASES: names of the training phases, in order, that a run's ``phases`` must give steps to.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    PHASES: ClassVar[tuple[str, ...]]
+
+    name: str
+    latent_size: int = Field(default=32, ge=1)
+
+    def decoder_size(self, modality: str, classes: int) -> int:
+        """Size of the latent that a modality's decoder takes, in a rig with so many classes."""
+        return self.latent_size
 
 
 class LabelledWindows(Protocol):
@@ -46,14 +65,25 @@ class FusedTensors(NamedTuple):
 
 @dataclass(frozen=True)
 class Phase:
-    """One stage of training: a name that the configuration gives steps to, and the modules that learn in it."""
+    """One stage of training: a name that the configuration gives steps to, and the modules that learn in it.
+
+    Attributes:
+        name: of the phase.
+        modules: what learns from :meth:`System.loss`.
+        adversaries: what learns from :meth:`System.adversary_loss`, one step before each step of the modules.
+    """
 
     name: str
     modules: tuple[nn.Module, ...]
+    adversaries: tuple[nn.Module, ...] = ()
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that learn in this phase, each once."""
+        """The parameters of the modules, each once."""
         return nn.ModuleList(self.modules).parameters()
+
+    def adversary_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of the adversaries, each once."""
+        return nn.ModuleList(self.adversaries).parameters()
 
 
 Batches = Callable[[], Iterable[LabelledWindows]]
@@ -73,6 +103,7 @@ class System(nn.Module, ABC):
     """
 
     latent_kind: Literal["shared", "associated"]
+    config: SystemConfig
 
     def __init__(self, networks: Mapping[str, ModalityNetwork], classes: int) -> None:
         super().__init__()
@@ -143,12 +174,18 @@ class System(nn.Module, ABC):
             progress: share of the phase's steps already done, 0..1; drives warm-ups.
         """
 
+    def adversary_loss(
+        self, phase: str, batch: LabelledWindows, generator: torch.Generator, *, progress: float
+    ) -> dict[str, Tensor]:
+        """As :meth:`loss`, for the adversaries of a phase that has some; only they get gradients from it."""
+        raise NotImplementedError(f"{type(self).__name__} has no adversaries")
+
     def begin_phase(self, phase: str) -> None:
-        """Put the phase's modules into training mode with gradients, and everything else into evaluation mode."""
+        """Put what learns in the phase into training mode with gradients, and all else into evaluation mode."""
         chosen = next(p for p in self.phases() if p.name == phase)
         self.eval()
         self.requires_grad_(False)
-        for module in chosen.modules:
+        for module in (*chosen.modules, *chosen.adversaries):
             module.train()
             module.requires_grad_(True)
 

@@ -7,9 +7,8 @@ import torch
 from runtime.rig import Rig
 from trainers.configuration import ModelConfig, sensor_windows
 from trainers.modalities.build import build_modality
-from trainers.systems.associators import Associators
 from trainers.systems.base import System
-from trainers.systems.svae import Svae, SvaeConfig
+from trainers.systems.registry import make_system
 
 
 def build_system(config: ModelConfig, rig: Rig, classes: int) -> System:
@@ -28,9 +27,9 @@ def build_system(config: ModelConfig, rig: Rig, classes: int) -> System:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         networks = {
-            name: build_modality(window, config.latent_size(name), config.modalities[name].hidden_size)
+            name: build_modality(
+                window, config.system.decoder_size(name, classes), config.modalities[name].hidden_size
+            )
             for name, window in windows.items()
         }
-        if isinstance(config.system, SvaeConfig):
-            return Svae(networks, classes, config.system)
-        return Associators(networks, classes, config.system)
+        return make_system(networks, classes, config.system)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from trainers.fusion.gaussians import Gaussian
@@ -15,16 +15,15 @@ from trainers.fusion.replacement_experts import draw_donors, fuse_replacement_ex
 from trainers.modalities.network import ModalityNetwork
 from trainers.objectives.classification import labelled_cross_entropy, masked_mean
 from trainers.objectives.svae import divergence_to_smaller_subsets, paired_loss, unimodal_loss
-from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System
+from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System, SystemConfig
 
 
-class SvaeConfig(BaseModel):
+class SvaeConfig(SystemConfig):
     """Settings of the SVAE system."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    PHASES: ClassVar = ("joint",)
 
     name: Literal["svae"] = "svae"
-    latent_size: int = Field(default=32, ge=1)
     prior_expert: bool = Field(default=True, description="multiply N(0, I) into every product")
     donor: Literal["average", "drawn"] = Field(
         default="average",
