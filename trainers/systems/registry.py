@@ -1,0 +1,25 @@
+"""The systems there are: a configuration and a class each, one line per system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainers.modalities.network import ModalityNetwork
+from trainers.systems.associators import Associators, AssociatorsConfig
+from trainers.systems.base import System, SystemConfig
+from trainers.systems.svae import Svae, SvaeConfig
+
+SYSTEMS: tuple[tuple[type[SystemConfig], type[System]], ...] = (
+    (SvaeConfig, Svae),
+    (AssociatorsConfig, Associators),
+)
+
+
+def make_system(networks: Mapping[str, ModalityNetwork], classes: int, config: SystemConfig) -> System:
+    """The system of a configuration over given networks, with weights from torch's current seed.
+
+    Raises:
+        ValueError: sizes that do not fit the system.
+    """
+    found = dict(SYSTEMS)[type(config)]
+    return found(networks, classes, config)  # type: ignore[call-arg]
