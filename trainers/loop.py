@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -10,19 +9,33 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.checkpoint import flatten_optimizer, load_checkpoint, restore_optimizer, save_checkpoint
-from trainers.configuration import ModelConfig, OptimizerConfig, PhaseConfig
-from trainers.data.sampler import Batch, BatchSampler
+from trainers.checkpoint import load_checkpoint, save_checkpoint
+from trainers.configuration import ModelConfig, PhaseConfig
+from trainers.data.sampler import Batch
+from trainers.optimization import PhaseOptimizer
 from trainers.systems.base import Batches, Phase, System
 
 Report = Callable[[str, int, int, float], None]
 """Called after every step: phase, steps done, steps planned, smoothed total loss."""
+
+
+class Sampler(Protocol):
+    """An endless stream of training batches that can be taken up where it was left."""
+
+    def next(self) -> Batch:
+        """The next batch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next batch depends on; plain JSON."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue exactly where :meth:`state_dict` was taken."""
 
 
 class TrainingError(Exception):
@@ -65,22 +78,23 @@ class Trainer:
     """
 
     def __init__(
-        self, system: System, sampler: BatchSampler, validation: Batches, config: ModelConfig, folder: Path
+        self, system: System, sampler: Sampler, validation: Batches, config: ModelConfig, folder: Path
     ) -> None:
-        self.system = system
+        self.device = torch.device(config.device)
+        self.system = system.to(self.device)
         self.sampler = sampler
         self.config = config
         self.checkpoint_folder = folder / "checkpoint"
         self.state = TrainingRun()
         self._validation = validation
         # Everything random in a step comes from here, or from torch's global generator (dropout); both are saved.
-        self._generator = torch.Generator().manual_seed(config.seed)
+        self._generator = torch.Generator(self.device).manual_seed(config.seed)
         self._global_state = torch.Generator().manual_seed(config.seed + 1).get_state()
         # The batch of the next step is made while this one computes; the sampler is then a batch ahead of the run.
         self._worker: ThreadPoolExecutor | None = None
         self._coming: Future[Batch] | None = None
         self._sampler_state = sampler.state_dict()
-        self._optimizer: torch.optim.Optimizer | None = None
+        self._optimizer: PhaseOptimizer | None = None
         self._average: dict[str, Tensor] = {}
 
     def run(
@@ -118,7 +132,7 @@ class Trainer:
                 means: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECORD_EVERY))
                 while (progress := self._progress(settings, budget_s)) < 1.0:
                     begin = time.monotonic()
-                    terms = self._step(phase, settings, progress)
+                    terms = self._step(phase, progress)
                     self.state.step += 1
                     self.state.elapsed_s += time.monotonic() - begin
                     self._record(phase.name, terms, means)
@@ -139,9 +153,11 @@ class Trainer:
         tensors = {f"model.{k}": v for k, v in self.system.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self._average.items()}
         if self._optimizer is not None:
-            tensors |= flatten_optimizer(self._optimizer, "optimizer.")
+            tensors |= {f"optimizer.{k}": v for k, v in self._optimizer.state().items()}
         tensors["random.own"] = self._generator.get_state()
         tensors["random.global"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random.device"] = torch.cuda.get_rng_state(self.device)
         save_checkpoint(
             self.checkpoint_folder,
             tensors,
@@ -177,56 +193,54 @@ class Trainer:
         phases = self.system.phases()
         if self.state.phase < len(phases):
             self._optimizer = self._make_optimizer(phases[self.state.phase])
-            restore_optimizer(self._optimizer, tensors, "optimizer.")
+            self._optimizer.load_state(_under(tensors, "optimizer."))
         self._generator.set_state(tensors["random.own"])
         self._global_state = tensors["random.global"]
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.device"], self.device)
 
     def _prepare(self, phase: Phase) -> None:
         self.system.begin_phase(phase.name)
         if self._optimizer is None:
             self._optimizer = self._make_optimizer(phase)
             if self.config.optimizer.average:
+                learning = {id(parameter) for parameter in phase.parameters()}
                 self._average = {
-                    k: v.detach().clone() for k, v in self.system.named_parameters() if v.requires_grad
+                    k: v.detach().clone() for k, v in self.system.named_parameters() if id(v) in learning
                 }
 
-    def _make_optimizer(self, phase: Phase) -> torch.optim.Optimizer:
-        settings = self.config.optimizer
-        kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-        # Biases and norms are not decayed: shrinking them regularises nothing and costs fit.
-        decayed, plain = [], []
-        for parameter in phase.parameters():
-            (decayed if parameter.dim() > 1 else plain).append(parameter)
-        groups = [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        return kind([g for g in groups if g["params"]], lr=self.config.phases[phase.name].learning_rate)
+    def _make_optimizer(self, phase: Phase) -> PhaseOptimizer:
+        return PhaseOptimizer(phase, self.config.phases[phase.name], self.config.optimizer)
 
     def _progress(self, settings: PhaseConfig, budget_s: float | None) -> float:
         """Share of the phase that is done, by steps or by time, whichever is further."""
         by_steps = self.state.step / settings.steps
         return by_steps if budget_s is None else max(by_steps, self.state.elapsed_s / budget_s)
 
-    def _step(self, phase: Phase, settings: PhaseConfig, progress: float) -> dict[str, Tensor]:
+    def _step(self, phase: Phase, progress: float) -> dict[str, Tensor]:
         assert self._optimizer is not None
-        for group in self._optimizer.param_groups:
-            group["lr"] = settings.learning_rate * learning_rate_factor(progress, self.config.optimizer)
-        batch = self._next_batch()
-        self._optimizer.zero_grad(set_to_none=True)
-        terms = self.system.loss(phase.name, batch, self._generator, progress=progress)
+        self._optimizer.set_progress(progress)
+        batch, terms = self._next_batch(), {}
+        if phase.adversaries:
+            self._optimizer.begin("adversaries")
+            found = self.system.adversary_loss(phase.name, batch, self._generator, progress=progress)
+            self._check_finite(phase, found)
+            self._optimizer.step("adversaries", found["total"])
+            terms = {f"adversary_{name}": value for name, value in found.items()}
+        self._optimizer.begin("modules")
+        found = self.system.loss(phase.name, batch, self._generator, progress=progress)
+        self._check_finite(phase, found)
+        self._optimizer.step("modules", found["total"])
+        if self._average:
+            self._update_average()
+        return terms | found
+
+    def _check_finite(self, phase: Phase, terms: Mapping[str, Tensor]) -> None:
         if not torch.isfinite(terms["total"]):
             bad = sorted(k for k, v in terms.items() if not torch.isfinite(v))
             raise TrainingError(
                 f"phase {phase.name!r}, step {self.state.step}: {bad} not finite; lower the learning rate"
             )
-        terms["total"].backward()
-        if self.config.optimizer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(phase.parameters(), self.config.optimizer.clip_norm)
-        self._optimizer.step()
-        if self._average:
-            self._update_average()
-        return terms
 
     def _next_batch(self) -> Batch:
         """This step's batch; the next one is begun on the second thread."""
@@ -259,7 +273,7 @@ class Trainer:
         measured, since their targets do not depend on place or phase: a decoder that learned from noise and lost
         channels would impute noise and lost channels.
         """
-        batch = self.sampler.next()
+        batch = _moved(self.sampler.next(), self.device)
         windows, targets = dict(batch.windows), {}
         seed = int(np.random.SeedSequence([self.config.seed, number]).generate_state(1, np.uint64)[0] >> 2)
         for name, measured in batch.windows.items():
@@ -300,14 +314,14 @@ class Trainer:
         self.state.phase, self.state.step, self.state.elapsed_s = self.state.phase + 1, 0, 0.0
 
 
-def learning_rate_factor(progress: float, settings: OptimizerConfig) -> float:
-    """Share of the learning rate at a point of a phase: linear warm-up, then constant or half a cosine to 0."""
-    if settings.warmup and progress < settings.warmup:
-        return max(progress / settings.warmup, 0.02)
-    if settings.schedule == "constant":
-        return 1.0
-    along = (progress - settings.warmup) / (1 - settings.warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(along, 1.0)))
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    if device.type == "cpu":
+        return batch
+    return Batch(
+        {name: window.to(device) for name, window in batch.windows.items()},
+        batch.labels.to(device),
+        batch.presence.to(device),
+    )
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -17,7 +17,8 @@ from trainers.checkpoint import CheckpointError, load_checkpoint, save_checkpoin
 from trainers.configuration import ModelConfig, OptimizerConfig
 from trainers.data.sampler import Batch, BatchSampler
 from trainers.data.windows import evaluation_windows
-from trainers.loop import Trainer, TrainingError, learning_rate_factor
+from trainers.loop import Trainer, TrainingError
+from trainers.optimization import learning_rate_factor
 from trainers.systems.base import System
 
 Make = Callable[[ModelConfig], System]
