@@ -1,0 +1,19 @@
+"""The protocols there are: one line each."""
+
+from __future__ import annotations
+
+from trainers.papers.protocol import Protocol, ProtocolError
+
+PROTOCOLS: tuple[Protocol, ...] = ()
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of a name.
+
+    Raises:
+        ProtocolError: there is none; lists the names.
+    """
+    for protocol in PROTOCOLS:
+        if protocol.name == name:
+            return protocol
+    raise ProtocolError(f"no protocol {name!r}; there are {[p.name for p in PROTOCOLS]}")
