@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from afterimage import __version__
 from afterimage.cli import compile as compile_command
-from afterimage.cli import demo, doctor, evaluate, run, sense, train, watch
+from afterimage.cli import demo, doctor, evaluate, paper, run, sense, train, watch
 
 app = typer.Typer(
     help="A streaming multimodal sensor runtime: fills a dead sensor from a learned model, and says that it did.",
@@ -44,6 +44,7 @@ app.command("sense")(sense.sense)
 app.command("run")(run.run)
 app.command("watch")(watch.watch)
 app.command("doctor")(doctor.doctor)
+app.command("paper")(paper.paper)
 
 
 _KNOWN_ERRORS = {
@@ -57,6 +58,7 @@ _KNOWN_ERRORS = {
     "trainers.configuration": ("ConfigurationError",),
     "trainers.checkpoint": ("CheckpointError",),
     "trainers.loop": ("TrainingError",),
+    "trainers.papers.protocol": ("ProtocolError",),
     "trainers.export": ("ExportError",),
     "afterimage.demo.play": ("NodeError",),
 }

@@ -28,8 +28,8 @@ class BatchSource(Protocol):
 class ArraySampler:
     """Draws batches without end, so many rows of every group, each group in its own epochs.
 
-    A hundred labelled pairs among sixty thousand unpaired rows can so be half of every batch. Every epoch of a group visits
-    each of its rows once, in an order that is a function of (seed, group, epoch).
+    A hundred labelled pairs among sixty thousand unpaired rows can so be half of every batch. Every epoch of a
+    group visits each of its rows once, in an order that is a function of (seed, group, epoch).
 
     Args:
         source: of the rows.

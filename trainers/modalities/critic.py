@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm as normalised
@@ -27,7 +28,7 @@ def build_critic(target_shape: tuple[int, ...], hidden_size: int, *, spectral_no
         channels, size, _ = target_shape
         widths = (channels, 32, 48, 64)
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [bounded(nn.Conv2d(before, after, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
         layers += [nn.Flatten(), bounded(nn.Linear(64 * (size // 8) ** 2, hidden_size)), nn.LeakyReLU(0.2)]
         return nn.Sequential(*layers)

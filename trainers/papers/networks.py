@@ -30,8 +30,8 @@ class GreyImageNetwork(ModalityNetwork):
     The trunk and the decoder are two linear layers each (``mlp``), or strided convolutions and their transposes
     (``convolutions``, H and W multiples of 4).
 
-    With the Bernoulli likelihood, which the papers use, -log p(x|z) is the binary cross entropy of intensities, summed over
-    pixels, and :meth:`decode` gives probabilities.
+    With the Bernoulli likelihood, which the papers use, -log p(x|z) is the binary cross entropy of intensities, summed
+    over pixels, and :meth:`decode` gives probabilities.
     """
 
     def __init__(
@@ -141,6 +141,7 @@ def _convolutions(
     )  # fmt: skip
     decoder = nn.Sequential(
         nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, math.prod(small)), nn.ReLU(), nn.Unflatten(1, small),
-        nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1), nn.ReLU(), nn.ConvTranspose2d(32, 1, 4, stride=2, padding=1),
+        nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1), nn.ReLU(),
+        nn.ConvTranspose2d(32, 1, 4, stride=2, padding=1),
     )  # fmt: skip
     return encoder, decoder

@@ -1,7 +1,7 @@
 """The recorded packs as the papers' protocols take them: arrays with train, validation and test rows.
 
-Validation rows come out of train, in the grouping that each pack's own documentation asks for, so that near-duplicates do not
-sit on both sides.
+Validation rows come out of train, in the grouping that each pack's own documentation asks for, so that near-duplicates
+do not sit on both sides.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def fashion_mnist(data: Path) -> Recordings:
 
 
 def spoken_digits(data: Path) -> Recordings:
-    """Spoken digits, (3000, 8000) int16 at 8 kHz, zero-padded; takes 0-4 are test, 5-9 validation, by the official split."""
+    """Spoken digits, (3000, 8000) int16 at 8 kHz, zero-padded; takes 0-4 are test (official), 5-9 validation."""
     pack = Pack(data / "fsdd.npz", ("wave", "label", "index", "split"))
     labels, take, split = (pack.array(name) for name in ("label", "index", "split"))
     every = np.arange(len(labels), dtype=np.int64)
@@ -84,7 +84,9 @@ def spoken_digits(data: Path) -> Recordings:
 
 
 def finger_spelling(data: Path) -> Recordings:
-    """RGB and depth of 24 hand signs, recorded together: ``rgb`` (N, 64, 64, 3) uint8 and ``depth`` (N, 64, 64) uint16 mm.
+    """RGB and depth of 24 hand signs, recorded together.
+
+    ``rgb`` is (N, 64, 64, 3) uint8, ``depth`` (N, 64, 64) uint16 millimetres.
 
     Frames follow one another in time, so validation is the last 15 % of each letter's training frames: one block.
     """

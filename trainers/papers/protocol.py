@@ -79,5 +79,5 @@ class Protocol(ABC):
         """
 
     def figures(self, cells: Sequence[Cell], folder: Path) -> list[Path]:
-        """Draw the paper's figures from what was measured; ``folder`` holds ``cells/<arm>/<seed>`` and takes the PNGs."""
+        """Draw the paper's figures; ``folder`` holds ``cells/<arm>/<seed>`` and takes the PNGs."""
         return []
