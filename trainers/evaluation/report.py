@@ -77,8 +77,8 @@ def evaluate_bundle(
         )
     seconds: dict[str, float] = {}
     with _timed(seconds, "windows"):
-        moments, labels, windows = _collect(session, source, split, views, limit, seed)
-        _, train_labels, train_windows = _collect(session, source, "train", 1, train_moments, seed)
+        moments, labels, windows = collect_windows(session, source, split, views, limit, seed)
+        _, train_labels, train_windows = collect_windows(session, source, "train", 1, train_moments, seed)
     with _timed(seconds, "encode"):
         live = encode_all(session, windows)
         before = previous_rows(moments, seed)
@@ -181,9 +181,10 @@ def score_imputation(
     }
 
 
-def _collect(
+def collect_windows(
     session: Session, source: MomentSource, split: Split, views: int, limit: int | None, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Windows]:
+    """Moment numbers (N,), labels (N,) and raw windows of a split, as :func:`evaluate_bundle` measures them."""
     lengths = {m.name: m.window for m in session.manifest.modalities}
     chunks = list(evaluation_windows(source, split, lengths, views=views, limit=limit, seed=seed))
     windows = {name: np.concatenate([c.windows[name] for c in chunks]) for name in lengths}

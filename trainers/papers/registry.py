@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from trainers.papers.commands_4 import Commands4
 from trainers.papers.protocol import Protocol, ProtocolError
 
-PROTOCOLS: tuple[Protocol, ...] = ()
+PROTOCOLS: tuple[Protocol, ...] = (
+    Commands4(),
+)
 
 
 def find_protocol(name: str) -> Protocol:

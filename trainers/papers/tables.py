@@ -17,7 +17,7 @@ def markdown_table(
     machine: Mapping[str, Any],
     pictures: Sequence[Path],
 ) -> str:
-    """Markdown of a run.
+    """Markdown of a run; arms are rows, or columns where there are more metrics than arms.
 
     Args:
         protocol: with the paper's numbers and notes.
@@ -42,14 +42,25 @@ def markdown_table(
         f"{protocol.reference}. Budget `{budget}`, seeds {', '.join(map(str, seeds))} (mean ± standard deviation), "
         f"{_place(machine)}, {sum(cell.seconds for cell in cells) / 60:.1f} core minutes.",
         "",
-        "| | " + " | ".join(metrics) + " |",
-        "|---" * (len(metrics) + 1) + "|",
-        *(f"| {name} | " + " | ".join(values[m] for m in metrics) + " |" for name, values in rows),
+        *_grid(metrics, rows),
         "",
         *(f"- {note}" for note in protocol.notes),
         *(f"\n![{picture.stem}]({picture.name})" for picture in pictures),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _grid(metrics: Sequence[str], rows: Sequence[tuple[str, Mapping[str, str]]]) -> list[str]:
+    if len(metrics) > len(rows):
+        head = [name for name, _ in rows]
+        body = [(metric, [values[metric] for _, values in rows]) for metric in metrics]
+    else:
+        head, body = list(metrics), [(name, [values[m] for m in metrics]) for name, values in rows]
+    return [
+        "| | " + " | ".join(head) + " |",
+        "|---" * (len(head) + 1) + "|",
+        *(f"| {name} | " + " | ".join(values) + " |" for name, values in body),
+    ]
 
 
 def mean_and_deviation(cells: Sequence[Cell], arm: str, metric: str) -> str:

@@ -73,6 +73,8 @@ def test_the_table_has_means_deviations_and_the_papers_numbers(tmp_path: Path) -
     text = markdown_table(Counting(), cells, "small", machine, [Path("figure.png")])
     assert "| a | 92.0 ± 2.83 |  |" in text
     assert "| *other (paper)* | 97.0±0.2 | 3.00 |" in text
+    wide = [Cell("a", 0, {f"pattern {n}": float(n) for n in range(5)}, 1.0)]
+    assert "| pattern 3 | 3.00 |  |" in markdown_table(Counting(), wide, "small", machine, [])
     assert "1.0 core minutes" in text
     assert "![figure](figure.png)" in text
 
