@@ -26,11 +26,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engines.refinement import Refinement
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -100,6 +102,9 @@ class Manifest(_Strict):
     files: dict[str, str] = Field(description="file name -> sha256 of its bytes")
     producer: dict[str, str] = Field(description="versions of what made the bundle")
     metrics: dict[str, float] = Field(default_factory=dict)
+    refinement: Refinement | None = Field(
+        default=None, description="loop around fuse for rows that lack a modality; none: one pass"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Manifest:
@@ -113,6 +118,14 @@ class Manifest(_Strict):
         bad = {k: t for k, t in self.calibration.temperature.items() if not (t > 0 and math.isfinite(t))}
         if bad:
             raise ValueError(f"calibration.temperature must be finite and > 0, got {bad}")
+        if self.refinement is not None:
+            for spec in self.modalities:
+                begin = self.refinement.offsets.get(spec.name, -1)
+                if begin < 0 or begin + spec.evidence_size > self.posterior_size:
+                    raise ValueError(
+                        f"refinement.offsets of {spec.name!r}: {spec.evidence_size} numbers from {begin} are not in "
+                        f"a posterior of {self.posterior_size}"
+                    )
         return self
 
     @property
@@ -130,8 +143,12 @@ class Manifest(_Strict):
     @property
     def hash(self) -> str:
         """First 16 hex digits of the sha256 of the canonical manifest; file hashes are inside it."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types; ``refinement`` only where there is one, so that older bundles keep their hash."""
+        return self.model_dump(mode="json", exclude=None if self.refinement else {"refinement"})
 
 
 def presence_patterns(modalities: int, *, empty: bool = False) -> Iterator[tuple[int, ...]]:
@@ -203,7 +220,7 @@ def file_sha256(path: Path) -> str:
 def save_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` atomically into ``folder``."""
     partial = folder / (MANIFEST_NAME + ".partial")
-    partial.write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+    partial.write_text(json.dumps(manifest.to_json(), indent=1) + "\n")
     partial.replace(folder / MANIFEST_NAME)
 
 

@@ -26,6 +26,7 @@ from engines.bundle import (
 )
 from engines.engine import ENGINE_NAME, load_engine
 from engines.errors import EngineError, InputError
+from engines.refinement import refined_evidence
 from engines.targets import BatchProfile
 
 _BACKENDS = ("auto", "onnxruntime", "tensorrt", "tensorrt-rtx")
@@ -136,7 +137,8 @@ class Session:
     def fuse(self, evidence: Mapping[str, npt.NDArray[Any]], presence: npt.NDArray[Any]) -> Fused:
         """Fuse the evidence of the present modalities into one decision per row, and infer or impute every latent.
 
-        Evidence in rows where its modality is absent is ignored, whatever it holds (NaN included).
+        Evidence in rows where its modality is absent is ignored, whatever it holds (NaN included). Where the bundle has
+        a refinement, rows that lack some modalities go through it; the temperature is that of what was really there.
 
         Args:
             evidence: modality -> (B, evidence_size); a modality absent in every row may be left out.
@@ -157,7 +159,7 @@ class Session:
         for column, (name, spec) in enumerate(self._specs.items()):
             present = mask[:, column] > 0
             inputs[f"evidence_{name}"] = self._evidence(name, spec.evidence_size, evidence.get(name), present)
-        out = self._run("fuse", inputs)
+        out = self._refined(inputs, self._run("fuse", inputs))
         temperature = self._temperatures[mask.astype(np.int64) @ self._bits]
         return Fused(
             logits=out["logits"],
@@ -165,6 +167,32 @@ class Session:
             posterior=out["posterior"],
             latents={name: out[f"latent_{name}"] for name in self._specs},
         )
+
+    def _refined(self, inputs: Mapping[str, Array], out: dict[str, Array]) -> dict[str, Array]:
+        """The outputs of fuse with rows that lack some modalities, but not all, replaced by refined ones."""
+        refinement, presence = self.manifest.refinement, inputs["presence"]
+        count = presence.sum(axis=1)
+        rows = np.flatnonzero((count > 0) & (count < len(self._specs)))
+        if refinement is None or not len(rows):
+            return out
+        complete = np.ones_like(presence[rows])
+
+        def fuse(evidence: Mapping[str, Array]) -> dict[str, Array]:
+            named = {f"evidence_{n}": e for n, e in evidence.items()}
+            return self._run("fuse", {"presence": complete, **named})
+
+        filled = refined_evidence(
+            lambda evidence: fuse(evidence)["posterior"],
+            tuple(self._specs),
+            {n: inputs[f"evidence_{n}"][rows] for n in self._specs},
+            presence[rows],
+            out["posterior"][rows],
+            refinement,
+        )
+        merged = {name: value.copy() for name, value in out.items()}
+        for name, value in fuse(filled).items():
+            merged[name][rows] = value
+        return merged
 
     def warm_up(self, runs: int = 2) -> None:
         """Run every graph on zeros, so that the first real tick does not pay for lazy allocation and kernels."""

@@ -126,7 +126,7 @@ def calibrate(
     temperatures, accuracies = {}, {}
     for pattern in presence_patterns(len(system.names), empty=True):
         mask = torch.tensor(pattern, dtype=torch.float32).expand(len(labels), -1)
-        logits = system.fuse(evidence, mask).logits
+        logits = system.infer(evidence, mask).logits
         key = pattern_key(system.names, pattern)
         temperatures[key] = round(fit_temperature(logits, labels), 4)
         accuracies[key] = float((logits.argmax(1) == labels).float().mean())

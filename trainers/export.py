@@ -123,6 +123,7 @@ def export_bundle(
         latents=system.latent_kind,
         posterior_size=system.posterior_size,
         calibration=Calibration(temperature=dict(temperatures)),
+        refinement=system.refinement(),
         health_thresholds={m: dict(t) for m, t in health_thresholds.items()},
         files={},
         producer={p: version(p) for p in ("afterimage", "torch", "torchaudio", "onnx", "numpy")},
@@ -186,7 +187,7 @@ def golden_values(system: System, windows: Mapping[str, npt.NDArray[Any]]) -> di
         golden[f"observed_{name}"] = system.observe(name, window).numpy()
     rows = len(next(iter(windows.values())))
     for p, mask in enumerate(torch.from_numpy(masks)):
-        fused = system.fuse(evidence, mask.expand(rows, -1))
+        fused = system.infer(evidence, mask.expand(rows, -1))
         golden[f"logits_{p}"], golden[f"posterior_{p}"] = fused.logits.numpy(), fused.posterior.numpy()
         for name in system.names:
             golden[f"latent_{name}_{p}"] = fused.latents[name].numpy()

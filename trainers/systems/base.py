@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from engines.refinement import Refinement, refined_evidence
 from trainers.modalities.network import ModalityNetwork
 
 
@@ -139,6 +140,37 @@ class System(nn.Module, ABC):
     @abstractmethod
     def fuse(self, evidence: Mapping[str, Tensor], presence: Tensor) -> FusedTensors:
         """Fuse evidence under a presence mask (B, M): deterministic, no branch on the mask, exports statically."""
+
+    def refinement(self) -> Refinement | None:
+        """The loop that a session runs around :meth:`fuse` for rows that lack something; None: a single pass."""
+        return None
+
+    def infer(self, evidence: Mapping[str, Tensor], presence: Tensor) -> FusedTensors:
+        """What a session gives for some evidence: :meth:`fuse`, refined where the system has :meth:`refinement`.
+
+        Rows with everything or nothing present are fused once.
+        """
+        fused, refinement = self.fuse(evidence, presence), self.refinement()
+        count = presence.sum(dim=1)
+        rows = ((count > 0) & (count < len(self.names))).nonzero().squeeze(1)
+        if refinement is None or not len(rows):
+            return fused
+        complete = torch.ones_like(presence[rows])
+        given = {n: e[rows] for n, e in evidence.items()}
+        filled = refined_evidence(
+            lambda e: self.fuse(e, complete).posterior,
+            self.names,
+            given,
+            presence[rows],
+            fused.posterior[rows],
+            refinement,
+        )
+        better = self.fuse(filled, complete)
+        return FusedTensors(
+            fused.logits.index_copy(0, rows, better.logits),
+            fused.posterior.index_copy(0, rows, better.posterior),
+            {n: z.index_copy(0, rows, better.latents[n]) for n, z in fused.latents.items()},
+        )
 
     def decode(self, modality: str, latent: Tensor) -> Tensor:
         """Latents (B, latent_size) -> observations (B, *observation_shape) in physical units."""
