@@ -16,7 +16,7 @@ from trainers.systems.registry import SYSTEMS, make_system
 SIZES = {"a": 4, "b": 5, "c": 3}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_config() -> Callable[..., ModelConfig]:
     """A configuration of the toy rig: ``toy_config("svae", steps=20, donor="drawn")``."""
 
@@ -40,7 +40,7 @@ def toy_config() -> Callable[..., ModelConfig]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_system() -> Callable[[ModelConfig], System]:
     """A system of toy networks with the configuration's seed."""
 
