@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_sensors import LENGTHS, ToySource
 from torch.nn import functional
+from toy_sensors import LENGTHS, ToySource
 
 from engines.bundle import pattern_key, presence_patterns
 from engines.parity import check_parity
