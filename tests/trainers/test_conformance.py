@@ -27,6 +27,7 @@ from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision, Observation
 from trainers.calibration import calibrate, fit_reliability, validation_evidence
 from trainers.configuration import ModelConfig
+from trainers.data.missingness import MissingnessPlan
 from trainers.data.sampler import Batch, BatchSampler
 from trainers.export import export_bundle
 from trainers.loop import Trainer
@@ -148,6 +149,28 @@ def test_the_bundle_agrees_with_pytorch_in_every_pattern(trained: Trained) -> No
     assert parity.passed
     assert max(c.error for c in parity.comparisons) <= 1e-3
     assert len({c.pattern for c in parity.comparisons if c.pattern}) == 8
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_it_learns_with_labels_modalities_and_partners_missing_at_once(
+    variant: str,
+    toy_config: Callable[..., ModelConfig],
+    toy_system: Callable[[ModelConfig], System],
+    tmp_path: Path,
+) -> None:
+    name, settings = VARIANTS[variant]
+    config = toy_config(name, steps=STEPS, **settings)
+    system = toy_system(config)
+    plan = MissingnessPlan(labels=0.4, modalities={"a": 0.3}, unpaired=0.3)
+    sampler = BatchSampler(ToySource(), LENGTHS, "train", config.batch_size, config.seed, plan)
+    assert (sampler.labels == -1).any()
+    assert (sampler.presence.sum(1) == 1).any()
+    batches = validation_batches(ToySource(), config)
+    before = cross_entropy(system, every_moment())
+    trainer = Trainer(system, sampler, lambda: batches, config, tmp_path)
+    trainer.run()
+    assert all(math.isfinite(v) for h in trainer.state.history.values() for r in h for v in r.values())
+    assert cross_entropy(system, every_moment()) < 0.9 * before
 
 
 @pytest.fixture
