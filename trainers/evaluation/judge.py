@@ -119,7 +119,7 @@ def augment(kind: str, prepared: Tensor, generator: torch.Generator) -> Tensor:
     if kind == "eeg":
         return prepared * uniform(0.5, 1.3, 1, 1) + 0.15 * noise
     if kind == "audio":
-        grid = _affine_grid(prepared, 0.0, uniform(-0.15, 0.15), uniform(0.85, 1.15), 1.0)
+        grid = affine_grid(prepared, 0.0, uniform(-0.15, 0.15), uniform(0.85, 1.15), 1.0)
         moved = F.grid_sample(prepared, grid, padding_mode="border", align_corners=False)
         bands = torch.arange(prepared.shape[2]).view(1, 1, -1, 1)
         frames = torch.arange(prepared.shape[3]).view(1, 1, 1, -1)
@@ -129,12 +129,12 @@ def augment(kind: str, prepared: Tensor, generator: torch.Generator) -> Tensor:
         tilt = uniform(-0.4, 0.4, 1, 1, 1) * torch.linspace(-1, 1, prepared.shape[2]).view(1, 1, -1, 1)
         return _softened(moved + tilt, uniform(0, 1, 1, 1, 1)) + 0.15 * noise
     scale = uniform(0.9, 1.1)
-    grid = _affine_grid(prepared, uniform(-0.15, 0.15), uniform(-0.1, 0.1), scale, scale, uniform(-0.1, 0.1))
+    grid = affine_grid(prepared, uniform(-0.15, 0.15), uniform(-0.1, 0.1), scale, scale, uniform(-0.1, 0.1))
     moved = F.grid_sample(prepared, grid, padding_mode="border", align_corners=False)
     return _softened(moved, uniform(0, 1, 1, 1, 1)) * uniform(0.8, 1.25, 1, 1, 1) + 0.05 * noise
 
 
-def _affine_grid(
+def affine_grid(
     image: Tensor,
     turn: Tensor | float,
     across: Tensor,
@@ -142,6 +142,7 @@ def _affine_grid(
     high: Tensor | float,
     down: Tensor | float = 0.0,
 ) -> Tensor:
+    """Where every pixel of (B, C, H, W) comes from: turned (radians), stretched and moved (halves of a side)."""
     like = torch.zeros_like(across)
     turn, high, down = like + turn, like + high, like + down
     rows = [wide * turn.cos(), -turn.sin(), across, turn.sin(), high * turn.cos(), down]
@@ -180,7 +181,7 @@ class TrainedJudge:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Run torch on one thread: these networks are too small for more, and threads that wait for a core cost more."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -221,7 +222,7 @@ def train_judge(
     deadline = time.monotonic() + 60.0 * minutes
     data, truth = prepare(kind, observations), torch.from_numpy(labels)
     generator = torch.Generator().manual_seed(seed ^ SEED)
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed ^ SEED)
         network = Judge(kind, tuple(data.shape[1:]), classes).train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.02)
