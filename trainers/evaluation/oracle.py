@@ -35,7 +35,7 @@ def as_images(images: Images) -> Tensor:
     """Images as (N, 1, H, W) float32 of 0..1.
 
     Raises:
-        ValueError: another shape, or integers other than uint8.
+        ValueError: another shape, integers other than uint8, or floating point that is not of 0..1.
     """
     tensor = (
         images.detach().cpu()
@@ -50,6 +50,10 @@ def as_images(images: Images) -> Tensor:
         return tensor.float() / 255.0
     if not tensor.is_floating_point():
         raise ValueError(f"expected uint8 of 0..255 or floating point of 0..1, got {tensor.dtype}")
+    if tensor.numel() and not (tensor.min() >= -0.01 and tensor.max() <= 1.01):
+        raise ValueError(
+            f"expected intensities of 0..1, got {float(tensor.min()):g}..{float(tensor.max()):g}; divide by their scale"
+        )
     return tensor.float()
 
 

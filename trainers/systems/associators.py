@@ -134,6 +134,17 @@ class Associators(System):
         posterior = torch.cat([found[n].flat() for n in self.names], dim=-1)
         return FusedTensors(self.classify(means, presence), posterior, means)
 
+    def sample_prior(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """z_i ~ N(0, I) of one modality, another one in every row in turn, and what its associators make of it."""
+        own = {
+            n: Gaussian(z, torch.zeros_like(z))
+            for n in self.names
+            for z in [torch.randn(count, self.latent_size(n), generator=generator, device=generator.device)]
+        }
+        source = torch.arange(count, device=generator.device) % len(self.names)
+        presence = nn.functional.one_hot(source, len(self.names)).float()
+        return {n: g.mean for n, g in self.latents(own, presence).items()}
+
     def phases(self) -> Sequence[Phase]:
         """``intra`` (VAEs), ``cross`` (associators, VAEs frozen), ``classify`` (classifiers, all else frozen)."""
         return (

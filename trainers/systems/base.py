@@ -172,6 +172,23 @@ class System(nn.Module, ABC):
             {n: z.index_copy(0, rows, better.latents[n]) for n, z in fused.latents.items()},
         )
 
+    def sample_prior(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Latents of moments that nothing was observed of: modality -> (count, latent_size), of one moment per row.
+
+        Here: one draw from N(0, I), shared by all. A system with another prior, or with latents that are not one and
+        the same for all modalities, has its own.
+
+        Raises:
+            NotImplementedError: latents of several sizes, and the system does not say how they are drawn.
+        """
+        sizes = {self.latent_size(n) for n in self.names}
+        if len(sizes) > 1:
+            raise NotImplementedError(
+                f"{type(self).__name__} has latents of sizes {sorted(sizes)} and no sample_prior"
+            )
+        z = torch.randn(count, *sizes, generator=generator, device=generator.device)
+        return dict.fromkeys(self.names, z)
+
     def decode(self, modality: str, latent: Tensor) -> Tensor:
         """Latents (B, latent_size) -> observations (B, *observation_shape) in physical units."""
         network = self.network(modality)

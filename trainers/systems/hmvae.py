@@ -191,6 +191,14 @@ class Hmvae(System):
         mean: Tensor = self.prior(labels.new_zeros(self.classes, self.config.z_size), labels).mean
         return mean.mean(dim=0, keepdim=True)
 
+    def sample_prior(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """A label drawn uniformly, z ~ N(0, I), a ~ p(a | z, y), shared by all."""
+        device = generator.device
+        z = torch.randn(count, self.config.z_size, generator=generator, device=device)
+        y = torch.randint(self.classes, (count,), generator=generator, device=device)
+        prior: Gaussian = self.prior(z, nn.functional.one_hot(y, self.classes).float())
+        return dict.fromkeys(self.names, prior.sample(generator))
+
     def fuse(self, evidence: Mapping[str, Tensor], presence: Tensor) -> FusedTensors:
         """One pass: q(a | x_S), q(y | a) at its mean, and the mean as everyone's latent."""
         size = {n: self.network(n).hidden_size for n in self.names}
