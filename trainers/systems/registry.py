@@ -8,12 +8,14 @@ from trainers.modalities.network import ModalityNetwork
 from trainers.systems.associators import Associators, AssociatorsConfig
 from trainers.systems.base import System, SystemConfig
 from trainers.systems.hmvae import Hmvae, HmvaeConfig
+from trainers.systems.mmali import Mmali, MmaliConfig
 from trainers.systems.svae import Svae, SvaeConfig
 
 SYSTEMS: tuple[tuple[type[SystemConfig], type[System]], ...] = (
     (SvaeConfig, Svae),
     (AssociatorsConfig, Associators),
     (HmvaeConfig, Hmvae),
+    (MmaliConfig, Mmali),
 )
 
 
