@@ -256,6 +256,15 @@ def test_sampled_refinement_keeps_what_was_measured_and_follows_the_generator(
     assert torch.equal(logits(0), logits(0))
     assert not torch.equal(logits(0), logits(1))
     torch.testing.assert_close(logits(0, torch.ones(8, 3)), system.fuse(evidence, torch.ones(8, 3)).logits)
+    random = system.sample_absent(evidence, mask, torch.Generator().manual_seed(0), iterations=0)
+    a = system.sample_prior(8, torch.Generator().manual_seed(0))["b"]
+    noise = torch.Generator().manual_seed(0)
+    again = system.sample_prior(8, noise)["b"]
+    assert torch.equal(a, again)
+    features = torch.cat([system.feature_decoders[n](a) for n in system.names], dim=1)
+    features = features + torch.randn(features.shape, generator=noise)
+    filled = {**evidence, "b": features[:, 16:32]}
+    torch.testing.assert_close(random.logits, system.fuse(filled, torch.ones(8, 3)).logits)
     with pytest.raises(ValueError, match="without kl"):
         toy_system(toy_config("hmvae", **VARIANTS["kl"])).sample_absent(  # type: ignore[operator]
             evidence, mask, torch.Generator()

@@ -213,6 +213,16 @@ class Hmvae(System):
         return FusedTensors(logits, self._flat_posterior(q, a), dict.fromkeys(self.names, a))
 
     @torch.no_grad()
+    def sample_prior(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Ancestral samples: y ~ p(y), z ~ p(z), a ~ p(a | z, y); a for every modality."""
+        chosen = torch.randint(self.classes, (count,), generator=generator, device=generator.device)
+        z = torch.randn((count, self.config.z_size), generator=generator, device=generator.device)
+        y = nn.functional.one_hot(chosen, self.classes).to(z.dtype)
+        device = self.reliability.device
+        a = self.prior(z.to(device), y.to(device)).sample(generator)
+        return dict.fromkeys(self.names, a)
+
+    @torch.no_grad()
     def sample_absent(
         self,
         evidence: Mapping[str, Tensor],
@@ -221,9 +231,10 @@ class Hmvae(System):
         *,
         iterations: int = 100,
     ) -> FusedTensors:
-        """The paper's iterative sampling (eq. 5): a ~ q(a | h), absent h ~ p(h | a), and again; plain only.
+        """The paper's iterative sampling (eq. 5): absent h ~ p(h), then a ~ q(a | h), absent h ~ p(h | a), and again.
 
-        The first a is inferred with mean features in place of the paper's noise.
+        Without any iteration a random sample of the generative model stands for what is absent: the paper's starting
+        point, and what it calls missing. :meth:`fuse` starts from the mean feature instead, which says less.
 
         Args:
             evidence: modality -> (B, D); that of absent modalities is ignored.
@@ -240,20 +251,22 @@ class Hmvae(System):
                 "iterative sampling is for SS-HMVAE without kl, with refinement_iterations of at least 1"
             )
         complete = torch.ones_like(presence)
+        unused = presence.new_zeros(len(presence), 2 * self.config.latent_size)
 
-        def sampled(given: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-            q = self.posterior(given, mask)
-            flat = self._flat_posterior(q, q.sample(generator))
-            noise = torch.randn(flat.shape, generator=generator, device=generator.device).to(flat.device)
-            return flat + self.config.feature_noise * noise
+        def estimates(a: Tensor) -> Tensor:
+            found = torch.cat([self.feature_decoders[n](a) for n in self.names], dim=1)
+            noise = torch.randn(found.shape, generator=generator, device=generator.device).to(a.device)
+            return torch.cat((unused, found + self.config.feature_noise * noise), dim=1)
 
+        start = estimates(self.sample_prior(len(presence), generator)[self.names[0]])
+        rounds = refinement.model_copy(update={"iterations": 1 + iterations})
         filled = refined_evidence(
-            lambda given: sampled(given, complete),
+            lambda given: estimates(self.posterior(given, complete).sample(generator)),
             self.names,
             evidence,
             presence,
-            sampled(evidence, presence),
-            refinement.model_copy(update={"iterations": iterations}),
+            start,
+            rounds,
         )
         return self.fuse(filled, complete)
 

@@ -1,0 +1,166 @@
+"""Features of RGB and depth frames from networks fine-tuned on the labelled few, then frozen: modalities of their own.
+
+SS-HMVAE's inputs are features of VGG16 networks, one per modality, pre-trained on photographs and fine-tuned on the
+labelled part alone. Pre-trained weights are not to be had here, so the networks are this package's own trunks, trained
+on the labelled part with the distortions of :meth:`~trainers.modalities.network.ModalityNetwork.augment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.modalities.build import build_modality
+from trainers.modalities.network import ModalityNetwork, WindowSpec
+from trainers.papers.networks import ImageSpec
+from trainers.papers.protocol import Report
+
+FEATURES = 128
+"""Numbers that a trunk gives for a frame."""
+PICTURE = 32
+"""Side of the pictures that decoders give, half of a frame's."""
+BATCH = 48
+LEARNING_RATE = 3e-3
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """What fine-tuned networks make of the frames of one modality.
+
+    Attributes:
+        windows: (N, FEATURES + C · PICTURE²) float32: features, then the picture flattened; see FeatureNetwork.
+        channels: C.
+        logits: (N, classes) of the network that was fine-tuned.
+    """
+
+    windows: npt.NDArray[np.float32]
+    channels: int
+    logits: npt.NDArray[np.float32]
+
+
+def fine_tune(
+    name: str,
+    frames: npt.NDArray[Any],
+    labels: npt.NDArray[np.int64],
+    labelled: npt.NDArray[np.int64],
+    *,
+    classes: int,
+    steps: int,
+    seed: int,
+    report: Report,
+) -> FrameFeatures:
+    """Train a trunk and a linear classifier on the labelled frames, and give the features of all frames.
+
+    Args:
+        name: rgb or depth.
+        frames: (N, 64, 64, 3) uint8 or (N, 64, 64) uint16 millimetres.
+        labels: (N,); only those of ``labelled`` are looked at.
+        labelled: rows.
+        classes: number of classes.
+        steps: of AdamW.
+        seed: of weights, batches, distortions and dropout.
+        report: progress.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_modality(ImageSpec(name, frames.shape[1:], kind=name), 8, FEATURES)
+        classifier = nn.Linear(FEATURES, classes)
+        model = nn.ModuleList([network, classifier]).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+        generator = torch.Generator().manual_seed(seed)
+        windows, targets = (
+            torch.from_numpy(frames[labelled].astype(np.float32)),
+            torch.from_numpy(labels[labelled]),
+        )
+        for step in range(steps):
+            chosen = torch.randint(len(labelled), (BATCH,), generator=generator)
+            features = network.trunk(network.augment(windows[chosen], generator))
+            logits = classifier(F.dropout(features, 0.5))
+            optimizer.zero_grad()
+            F.cross_entropy(logits, targets[chosen], label_smoothing=0.1).backward()
+            optimizer.step()
+            schedule.step()
+            report(f"fine-tuning {name}", step + 1, steps)
+    return _features_of(network, model.eval(), frames)
+
+
+@torch.no_grad()
+def _features_of(network: ModalityNetwork, model: nn.Module, frames: npt.NDArray[Any]) -> FrameFeatures:
+    classifier = list(model.children())[1]
+    windows, logits = [], []
+    for begin in range(0, len(frames), 200):
+        window = torch.from_numpy(frames[begin : begin + 200].astype(np.float32))
+        features = network.trunk(window)
+        picture = F.adaptive_avg_pool2d(network.target(window), PICTURE)
+        windows.append(torch.cat((features, picture.flatten(1)), dim=1))
+        logits.append(classifier(features))
+    channels = network.target_shape[0]
+    return FrameFeatures(torch.cat(windows).numpy(), channels, torch.cat(logits).numpy())
+
+
+class FeatureNetwork(ModalityNetwork):
+    """A window of features and the picture they come from, flat; the trunk gives the features as they are.
+
+    The decoder gives the picture in the model units of the sensor (0..1 for RGB, ln metres for depth), by two linear
+    layers. Nothing in the trunk learns: p(h | a) of SS-HMVAE is then the paper's p(x | a).
+    """
+
+    def __init__(
+        self, spec: WindowSpec, latent_size: int, hidden_size: int, *, channels: int, width: int = 256
+    ) -> None:
+        """Build the network; ``channels`` of the picture, ``width`` of the decoder."""
+        super().__init__(spec, latent_size, hidden_size)
+        pixels = channels * PICTURE**2
+        self.window_shape = (hidden_size + pixels,)
+        self.target_shape = self.observation_shape = (channels, PICTURE, PICTURE)
+        self.observation_unit = "intensity" if channels == 3 else "ln m"
+        self.noise_scale, self.effective_size = 0.1, 100.0
+        self.register_buffer("target_mean", torch.zeros(self.target_shape))
+        self.decoder = nn.Sequential(nn.Linear(latent_size, width), nn.ReLU(), nn.Linear(width, pixels))
+
+    def features(self, window: Tensor) -> Tensor:
+        """(B, hidden_size + pixels) -> (B, hidden_size)."""
+        return window[:, : self.hidden_size]
+
+    def trunk(self, window: Tensor) -> Tensor:
+        """The features themselves, (B, hidden_size)."""
+        return self.features(window)
+
+    def target(self, window: Tensor) -> Tensor:
+        """The picture, (B, C, S, S)."""
+        return window[:, self.hidden_size :].unflatten(1, self.target_shape)
+
+    def deviation(self, latent: Tensor) -> Tensor:
+        """(B, latent_size) -> (B, C, S, S)."""
+        return self.decoder(latent).unflatten(1, self.target_shape)
+
+    def to_observation(self, decoded: Tensor) -> Tensor:
+        """Model units stay."""
+        return decoded
+
+    def augment(self, window: Tensor, generator: torch.Generator) -> Tensor:
+        """Nothing: distortions came before the features."""
+        return window
+
+
+def feature_networks(
+    found: Mapping[str, FrameFeatures], latent_sizes: Mapping[str, int]
+) -> dict[str, ModalityNetwork]:
+    """One network per modality, from torch's current seed."""
+    return {
+        name: FeatureNetwork(
+            ImageSpec(name, (f.windows.shape[1],), kind="features"),
+            latent_sizes[name],
+            FEATURES,
+            channels=f.channels,
+        )
+        for name, f in found.items()
+    }
