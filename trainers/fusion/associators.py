@@ -37,7 +37,7 @@ def own_or_associated(
     The paper leaves several sources undefined. We take their *averaged* product of experts in the target's space,
     ∏_k q(z_j | x_k)^{w_k} with w summing to 1: one source alone gives exactly its associator's output, as in
     the paper, and sources that know the same thing are not counted twice (each already contains the prior).
-    Nothing present gives the target's prior N(0, I).
+    Nothing present, or no other modality at all, gives the target's prior N(0, I).
 
     Args:
         own: q(z_j | x_j), (B, L_j).
@@ -48,13 +48,16 @@ def own_or_associated(
     Returns:
         (B, L_j), blended by arithmetic on the mask.
     """
-    total = source_weight.sum(dim=1, keepdim=True)
-    imputed = product_of_experts(
-        torch.stack([g.mean for g in associated], dim=1),
-        torch.stack([g.log_variance for g in associated], dim=1),
-        source_weight / total.clamp(min=1e-6),
-        prior=False,
-    )
+    if associated:
+        total = source_weight.sum(dim=1, keepdim=True)
+        imputed = product_of_experts(
+            torch.stack([g.mean for g in associated], dim=1),
+            torch.stack([g.log_variance for g in associated], dim=1),
+            source_weight / total.clamp(min=1e-6),
+            prior=False,
+        )
+    else:
+        imputed = Gaussian(torch.zeros_like(own.mean), torch.zeros_like(own.log_variance))
     return Gaussian(
         own_present * own.mean + (1.0 - own_present) * imputed.mean,
         own_present * own.log_variance + (1.0 - own_present) * imputed.log_variance,

@@ -41,10 +41,21 @@ class AssociatorsConfig(SystemConfig):
     intra_classification: float = Field(
         default=0.0, ge=0, description="our extension: weight of each modality's own cross entropy in phase 1"
     )
-    classify: Literal["sample", "mean"] = Field(
-        default="sample", description="what classifiers see in training"
+    classify: Literal["sample", "mean", "never"] = Field(
+        default="sample",
+        description="what classifiers see in training; never: none are trained, as in the paper",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    added: tuple[str, ...] = Field(
+        default=(),
+        description="modalities added to an earlier network; they vote on the class only where present",
+    )
+    kept_modalities: tuple[str, ...] = Field(
+        default=(), description="whose autoencoder and classifier an earlier run trained; they learn no more"
+    )
+    kept_pairs: tuple[tuple[str, str], ...] = Field(
+        default=(), description="whose associators an earlier run trained, both ways; they learn no more"
+    )
 
     def decoder_size(self, modality: str, classes: int) -> int:
         """The modality's own latent size."""
@@ -56,7 +67,14 @@ class Associators(System):
 
     Evidence of a modality is flat (mean, log variance) of q(z_i | x_i): (B, 2 L_i). The posterior is flat
     (mean, log variance) of every modality's latent, own or associated, one after the other. Each phase
-    trains its modules alone; everything else is frozen, as in the paper.
+    trains its modules alone; everything else is frozen, as in the paper. A network of one modality is its
+    autoencoder alone; :func:`trainers.systems.adding_modalities.add_modality` joins others to a trained one.
+
+    Attributes:
+        pairs: (source, target) of every associator.
+        edge_cost: validated cost of every associator.
+        paths: (source, target) -> modalities that a latent passes through.
+        kept_paths: those of ``paths`` that an earlier run chose, and that stay.
     """
 
     latent_kind = "associated"
@@ -76,8 +94,17 @@ class Associators(System):
             {_key(i, j): Associator(sizes[i], sizes[j], config.hidden_size) for i, j in self.pairs}
         )
         self.classifiers = nn.ModuleDict({n: nn.Linear(sizes[n], classes) for n in self.names})
+        kept = {edge for i, j in config.kept_pairs for edge in ((i, j), (j, i))}
+        self._new_names = tuple(n for n in self.names if n not in config.kept_modalities)
+        self._new_pairs = tuple(pair for pair in self.pairs if pair not in kept)
         self.edge_cost: dict[Edge, float] = dict.fromkeys(self.pairs, 1.0)
+        self.kept_paths: dict[Edge, Path] = {}
         self.paths: dict[Edge, Path] = cheapest_paths(self.edge_cost)
+        # Where a modality votes on the class though it is absent: what was added later must not change what
+        # the network said before.
+        votes = [float(n not in config.added) for n in self.names]
+        self.votes_imputed: Tensor
+        self.register_buffer("votes_imputed", torch.tensor(votes), persistent=False)
         self.patterns: Tensor
         self.register_buffer("patterns", all_patterns(len(self.names)), persistent=False)
 
@@ -119,11 +146,12 @@ class Associators(System):
     def classify(self, latents: Mapping[str, Tensor], presence: Tensor) -> Tensor:
         """Sum of every latent's logits (B, C): own ones by reliability, imputed ones by their sources' mean.
 
-        With nothing present all weights are 0 and the logits are uniform.
+        Imputed latents of modalities that were added later do not count. With nothing present all weights are 0
+        and the logits are uniform.
         """
         weight = presence * self.reliability
         mean = weight.sum(dim=1, keepdim=True) / presence.sum(dim=1, keepdim=True).clamp(min=1.0)
-        weight = weight + (1.0 - presence) * mean
+        weight = weight + (1.0 - presence) * mean * self.votes_imputed
         logits = torch.stack([self.classifiers[n](latents[n]) for n in self.names], dim=1)
         return (weight.unsqueeze(-1) * logits).sum(dim=1)
 
@@ -146,12 +174,19 @@ class Associators(System):
         return {n: g.mean for n, g in self.latents(own, presence).items()}
 
     def phases(self) -> Sequence[Phase]:
-        """``intra`` (VAEs), ``cross`` (associators, VAEs frozen), ``classify`` (classifiers, all else frozen)."""
-        return (
-            Phase("intra", (self.networks, self.heads, self.intra_classifiers)),
-            Phase("cross", (self.associators,)),
-            Phase("classify", (self.classifiers,)),
-        )
+        """``intra`` (VAEs), ``cross`` (associators, VAEs frozen), ``classify`` (classifiers, all else frozen).
+
+        Of what an earlier run trained nothing learns; a phase in which nothing learns is left out.
+        """
+        names, found = self._new_names, []
+        if names:
+            parts = (self.networks, self.heads, self.intra_classifiers)
+            found.append(Phase("intra", tuple(part[n] for part in parts for n in names)))
+        if self._new_pairs:
+            found.append(Phase("cross", tuple(self.associators[_key(*pair)] for pair in self._new_pairs)))
+        if names and self.config.classify != "never":
+            found.append(Phase("classify", tuple(self.classifiers[n] for n in names)))
+        return tuple(found)
 
     def loss(
         self, phase: str, batch: LabelledWindows, generator: torch.Generator, *, progress: float
@@ -159,7 +194,7 @@ class Associators(System):
         """Eq. 6, eq. 7 or the cross entropy over all missing patterns, by phase."""
         warm = min(1.0, progress / self.config.kl_warmup) if self.config.kl_warmup else 1.0
         if phase == "intra":
-            own = self._own(batch)
+            own = self._own(batch, self._new_names)
             terms = self._intra_terms(own, batch, generator, self.config.intra_kl * warm)
         else:
             with torch.no_grad():
@@ -171,15 +206,16 @@ class Associators(System):
         terms["total"] = torch.stack(list(terms.values())).sum()
         return terms
 
-    def _own(self, batch: LabelledWindows) -> dict[str, Gaussian]:
-        return {n: Gaussian.from_flat(self.encode(n, batch.windows[n])) for n in self.names}
+    def _own(self, batch: LabelledWindows, names: Sequence[str] | None = None) -> dict[str, Gaussian]:
+        chosen = self.names if names is None else names
+        return {n: Gaussian.from_flat(self.encode(n, batch.windows[n])) for n in chosen}
 
     def _intra_terms(
         self, own: dict[str, Gaussian], batch: LabelledWindows, generator: torch.Generator, kl_weight: float
     ) -> dict[str, Tensor]:
         config, terms = self.config, {}
-        for i, (name, q) in enumerate(own.items()):
-            present = batch.presence[:, i]
+        for name, q in own.items():
+            present = batch.presence[:, self.names.index(name)]
             z = q.sample(generator)
             nll = self._reconstruction(name, self.target(name, batch), z)
             terms[f"intra_{name}"] = intra_modal_loss(nll, q, present, kl_weight=kl_weight)
@@ -196,8 +232,9 @@ class Associators(System):
         terms = {}
         column = {n: i for i, n in enumerate(self.names)}
         # A few associators per step: they share no weights, so each learns as if alone, only less often.
-        drawn = torch.randperm(len(self.pairs), generator=generator)[: self.config.associators_per_step]
-        for source, target in (self.pairs[int(k)] for k in drawn):
+        pairs = self._new_pairs
+        drawn = torch.randperm(len(pairs), generator=generator, device=generator.device)
+        for source, target in (pairs[int(k)] for k in drawn[: self.config.associators_per_step]):
             associated: Gaussian = self.associators[_key(source, target)](own[source].sample(generator))
             nll = self._reconstruction(target, self.target(target, batch), associated.sample(generator))
             both = batch.presence[:, column[source]] * batch.presence[:, column[target]]
@@ -225,11 +262,15 @@ class Associators(System):
 
     @torch.no_grad()
     def finish_phase(self, phase: str, validation: Batches) -> dict[str, Any]:
-        """After ``cross``: measure every associator on validation data and choose the cheapest paths."""
+        """After ``cross``: measure the new associators on validation data and choose the cheapest paths.
+
+        Paths that an earlier run chose stay.
+        """
         if phase != "cross":
             return {}
-        self.edge_cost = self._validated_costs(validation)
-        self.paths = cheapest_paths(self.edge_cost)
+        costs = self._validated_costs(validation)
+        self.edge_cost |= {pair: costs[pair] for pair in self._new_pairs}
+        self.paths = cheapest_paths(self.edge_cost) | self.kept_paths
         return {
             "associator_cost": {f"{i}->{j}": round(c, 4) for (i, j), c in self.edge_cost.items()},
             "paths": ["->".join(path) for path in self.paths.values()],
@@ -268,8 +309,13 @@ class Associators(System):
         return costs
 
     def structure(self) -> dict[str, Any]:
-        """Validated costs of the associators; the paths follow from them."""
-        return {"associator_cost": {f"{i}->{j}": cost for (i, j), cost in self.edge_cost.items()}}
+        """Validated costs of the associators, and paths that an earlier run chose; the others follow from the costs."""
+        found: dict[str, Any] = {
+            "associator_cost": {f"{i}->{j}": cost for (i, j), cost in self.edge_cost.items()}
+        }
+        if self.kept_paths:
+            found["kept_paths"] = [list(path) for path in self.kept_paths.values()]
+        return found
 
     def load_structure(self, structure: Mapping[str, Any]) -> None:
         """Restore the costs and choose the paths again.
@@ -282,7 +328,8 @@ class Associators(System):
         if set(costs) != wanted:
             raise ValueError(f"structure should have costs of {sorted(wanted)}, got {sorted(costs)}")
         self.edge_cost = {(i, j): float(costs[f"{i}->{j}"]) for i, j in self.pairs}
-        self.paths = cheapest_paths(self.edge_cost)
+        self.kept_paths = {(path[0], path[-1]): tuple(path) for path in structure.get("kept_paths", [])}
+        self.paths = cheapest_paths(self.edge_cost) | self.kept_paths
 
 
 STEP_COST = 0.01
@@ -296,9 +343,15 @@ def _key(source: str, target: str) -> str:
 def _checked_pairs(config: AssociatorsConfig, names: tuple[str, ...]) -> tuple[Edge, ...]:
     """Both directions of the configured pairs; ValueError on an unknown name or a rig left in pieces."""
     pairs = tuple(combinations(names, 2)) if config.pairs == "all" else config.pairs
-    unknown = sorted({n for pair in pairs for n in pair} - set(names))
-    if unknown:
-        raise ValueError(f"system.pairs names modalities {unknown}; there are {list(names)}")
+    named = {
+        "pairs": {n for pair in pairs for n in pair},
+        "kept_pairs": {n for pair in config.kept_pairs for n in pair},
+        "kept_modalities": set(config.kept_modalities),
+        "added": set(config.added),
+    }
+    for field, chosen in named.items():
+        if unknown := sorted(chosen - set(names)):
+            raise ValueError(f"system.{field} names modalities {unknown}; there are {list(names)}")
     both = tuple(dict.fromkeys(edge for i, j in pairs for edge in ((i, j), (j, i))))
     reached = {n for path in cheapest_paths(dict.fromkeys(both, 1.0)) for n in path}
     if len(names) > 1 and reached != set(names):
