@@ -213,16 +213,6 @@ class Hmvae(System):
         return FusedTensors(logits, self._flat_posterior(q, a), dict.fromkeys(self.names, a))
 
     @torch.no_grad()
-    def sample_prior(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Ancestral samples: y ~ p(y), z ~ p(z), a ~ p(a | z, y); a for every modality."""
-        chosen = torch.randint(self.classes, (count,), generator=generator, device=generator.device)
-        z = torch.randn((count, self.config.z_size), generator=generator, device=generator.device)
-        y = nn.functional.one_hot(chosen, self.classes).to(z.dtype)
-        device = self.reliability.device
-        a = self.prior(z.to(device), y.to(device)).sample(generator)
-        return dict.fromkeys(self.names, a)
-
-    @torch.no_grad()
     def sample_absent(
         self,
         evidence: Mapping[str, Tensor],
