@@ -38,6 +38,9 @@ from trainers.training import health_thresholds, validation_batches
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "svae": ("svae", {"classification": 20.0}),
     "svae-drawn-donor": ("svae", {"classification": 20.0, "donor": "drawn", "prior_expert": False}),
+    "vaevae-star": ("vaevae", {"star": True}),
+    "mvae": ("mvae", {"classification": 20.0}),
+    "mmvae-elbo": ("mmvae", {"objective": "elbo", "reconstruct": "all", "samples": 2}),
     "hmvae-kl": ("hmvae", {"kl": True}),
 }
 """Variants that need other settings than the defaults; every registered system is tested, named here or not."""

@@ -10,7 +10,11 @@ for the full set T of the row and for its subsets S: reconstruct S from q(z|x_S)
 what remains when any one of its modalities goes, q(z|x_{S∖j}). For |T| = 2 that is eq. 7, for |T| = 3 it is
 D.28. The paper sums over all subsets; we draw one proper subset per row and step, an unbiased draw up to the
 weighting of subset sizes. D.29 as printed also pulls towards a modality that is not in S, which nothing
-observed supports; we take j in S only, and add D.29's KL(q(z|x_S) ‖ p(z)).
+observed supports; we take j in S only, and D.29's KL(q(z|x_S) ‖ p(z)) where it is asked for.
+
+VAEVAE (Wu & Goodman 2019, the paper's appendix C) has the joint line for paired and the unimodal line for unpaired rows
+only; VAEVAE* has the whole objective. Algorithm 1 prints the divergences with the sign of the likelihoods; they are
+subtracted from the bound, as in eq. 7.
 """
 
 from __future__ import annotations
@@ -28,12 +32,20 @@ Posterior = Callable[[Tensor], Gaussian]
 """Presence mask (B, M) -> q(z | x_S), (B, L)."""
 
 
-def divergence_to_smaller_subsets(posterior: Posterior, subset: Tensor) -> Tensor:
-    """Σ_{j∈S} KL(q(z|x_S) ‖ q(z|x_{S∖j})), (B,), in nats; 0 for rows with fewer than two modalities."""
+def divergence_to_smaller_subsets(posterior: Posterior, subset: Tensor, *, prior: bool = False) -> Tensor:
+    """Σ_{j∈S} KL(q(z|x_S) ‖ q(z|x_{S∖j})), (B,), in nats; 0 for rows with fewer than two modalities.
+
+    Args:
+        posterior: q(z | x_S) for any S.
+        subset: (B, M) of 0/1, the set S of each row.
+        prior: add KL(q(z|x_S) ‖ N(0, I)), as D.29 does.
+    """
     whole = posterior(subset)
     total = torch.zeros(subset.shape[0], dtype=whole.mean.dtype, device=subset.device)
     for j in range(subset.shape[1]):
         total = total + subset[:, j] * kl_divergence(whole, posterior(without(subset, j)))
+    if prior:
+        total = total + kl_to_standard_normal(whole)
     return total * (subset.sum(dim=1) >= 2).to(total.dtype)
 
 

@@ -7,12 +7,22 @@ from collections.abc import Mapping
 from trainers.modalities.network import ModalityNetwork
 from trainers.systems.associators import Associators, AssociatorsConfig
 from trainers.systems.base import System, SystemConfig
+from trainers.systems.concatenation import Concatenation, ConcatenationConfig
 from trainers.systems.hmvae import Hmvae, HmvaeConfig
+from trainers.systems.jmvae import Jmvae, JmvaeConfig
 from trainers.systems.mmali import Mmali, MmaliConfig
+from trainers.systems.mmvae import Mmvae, MmvaeConfig
+from trainers.systems.mvae import Mvae, MvaeConfig
 from trainers.systems.svae import Svae, SvaeConfig
+from trainers.systems.vaevae import Vaevae, VaevaeConfig
 
 SYSTEMS: tuple[tuple[type[SystemConfig], type[System]], ...] = (
     (SvaeConfig, Svae),
+    (VaevaeConfig, Vaevae),
+    (MvaeConfig, Mvae),
+    (MmvaeConfig, Mmvae),
+    (JmvaeConfig, Jmvae),
+    (ConcatenationConfig, Concatenation),
     (AssociatorsConfig, Associators),
     (HmvaeConfig, Hmvae),
     (MmaliConfig, Mmali),
