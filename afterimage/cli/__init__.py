@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from afterimage import __version__
 from afterimage.cli import compile as compile_command
-from afterimage.cli import demo, doctor, evaluate, paper, run, sense, train, watch
+from afterimage.cli import demo, doctor, evaluate, paper, retrieve, run, sense, train, watch
 
 app = typer.Typer(
     help="A streaming multimodal sensor runtime: fills a dead sensor from a learned model, and says that it did.",
@@ -39,6 +39,7 @@ def _root(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("retrieve")(retrieve.retrieve)
 app.command("compile")(compile_command.compile_bundle)
 app.command("sense")(sense.sense)
 app.command("run")(run.run)

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from afterimage.cli import app, known_errors, main
 
-COMMANDS = ("demo", "train", "evaluate", "compile", "sense", "run", "watch", "doctor")
+COMMANDS = ("demo", "train", "evaluate", "retrieve", "compile", "sense", "run", "watch", "doctor")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

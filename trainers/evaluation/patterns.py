@@ -14,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import pattern_key, presence_patterns
-from engines.session import Session
+from engines.errors import InputError
+from engines.session import Fused, Session
+from runtime.sensors.moments import MomentSource, Split
+from trainers.data.windows import Windows, evaluation_windows
 from trainers.evaluation.calibration_error import accuracy, expected_calibration_error
 
 Array = npt.NDArray[np.float32]
@@ -29,6 +32,25 @@ def batches(count: int, session: Session) -> Iterator[slice]:
     size = min(BATCH, session.maximum_batch or BATCH)
     for begin in range(0, count, size):
         yield slice(begin, min(begin + size, count))
+
+
+def check_source(session: Session, source: MomentSource) -> None:
+    """Raise an InputError that names both where a source has other classes than the bundle decides between."""
+    if tuple(source.classes) != session.manifest.classes:
+        raise InputError(
+            f"bundle {session.manifest.name!r} decides between {list(session.manifest.classes)}, the {source.name} "
+            f"source has {list(source.classes)}; open the source that the bundle was trained on"
+        )
+
+
+def collect_windows(
+    session: Session, source: MomentSource, split: Split, views: int, limit: int | None, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Windows]:
+    """Moment numbers (N,), labels (N,) and raw windows of a split, as an evaluation measures them."""
+    lengths = {m.name: m.window for m in session.manifest.modalities}
+    chunks = list(evaluation_windows(source, split, lengths, views=views, limit=limit, seed=seed))
+    windows = {name: np.concatenate([c.windows[name] for c in chunks]) for name in lengths}
+    return np.concatenate([c.moments for c in chunks]), np.concatenate([c.labels for c in chunks]), windows
 
 
 def encode_all(session: Session, windows: Mapping[str, npt.NDArray[Any]]) -> Evidence:
@@ -76,14 +98,24 @@ def substitute(live: Evidence, stand_in: Evidence, pattern: Mapping[str, int]) -
     return {name: live[name] if pattern[name] else stand_in[name] for name in live}
 
 
-def probabilities(session: Session, evidence: Evidence, presence: tuple[int, ...]) -> Array:
-    """(N, C) calibrated probabilities of N rows of evidence under one presence mask."""
+def fuse_all(session: Session, evidence: Evidence, presence: tuple[int, ...]) -> Fused:
+    """N rows of evidence fused under one presence mask."""
     count = len(next(iter(evidence.values())))
     parts = []
     for rows in batches(count, session):
         mask = np.tile(np.array(presence, np.float32), (rows.stop - rows.start, 1))
-        parts.append(session.fuse({n: e[rows] for n, e in evidence.items()}, mask).probabilities)
-    return np.concatenate(parts)
+        parts.append(session.fuse({n: e[rows] for n, e in evidence.items()}, mask))
+    return Fused(
+        logits=np.concatenate([p.logits for p in parts]),
+        probabilities=np.concatenate([p.probabilities for p in parts]),
+        posterior=np.concatenate([p.posterior for p in parts]),
+        latents={n: np.concatenate([p.latents[n] for p in parts]) for n in session.manifest.modality_names},
+    )
+
+
+def probabilities(session: Session, evidence: Evidence, presence: tuple[int, ...]) -> Array:
+    """(N, C) calibrated probabilities of N rows of evidence under one presence mask."""
+    return fuse_all(session, evidence, presence).probabilities
 
 
 @dataclass(frozen=True)

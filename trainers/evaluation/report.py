@@ -13,7 +13,6 @@ import numpy.typing as npt
 from engines.bundle import ModalitySpec, pattern_key
 from engines.session import Session
 from runtime.sensors.moments import MomentSource, Split
-from trainers.data.windows import Windows, evaluation_windows
 from trainers.evaluation.calibration_error import accuracy
 from trainers.evaluation.imputation import (
     SPACES,
@@ -25,7 +24,15 @@ from trainers.evaluation.imputation import (
     observe_all,
 )
 from trainers.evaluation.judge import STEPS, train_judge
-from trainers.evaluation.patterns import Evidence, encode_all, previous_rows, score_patterns, zero_evidence
+from trainers.evaluation.patterns import (
+    Evidence,
+    check_source,
+    collect_windows,
+    encode_all,
+    previous_rows,
+    score_patterns,
+    zero_evidence,
+)
 
 VIEWS = 2
 MOMENTS = 500
@@ -66,15 +73,11 @@ def evaluate_bundle(
         ``views``, ``split``, ``windows`` (seconds by modality) and ``seconds`` by part. Plain numbers and words.
 
     Raises:
-        ValueError: the source has other classes than the bundle.
+        InputError: the source has other classes than the bundle.
         KeyError: the source lacks a sensor of the bundle.
     """
     manifest = session.manifest
-    if tuple(source.classes) != manifest.classes:
-        raise ValueError(
-            f"bundle {manifest.name!r} decides between {list(manifest.classes)}, the {source.name} source has "
-            f"{list(source.classes)}; open the source that the bundle was trained on"
-        )
+    check_source(session, source)
     seconds: dict[str, float] = {}
     with _timed(seconds, "windows"):
         moments, labels, windows = collect_windows(session, source, split, views, limit, seed)
@@ -179,16 +182,6 @@ def score_imputation(
         "baseline_global_mean_nmse": normalized_error(truth, mean[None], weight),
         "space": SPACES[spec.kind],
     }
-
-
-def collect_windows(
-    session: Session, source: MomentSource, split: Split, views: int, limit: int | None, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Windows]:
-    """Moment numbers (N,), labels (N,) and raw windows of a split, as :func:`evaluate_bundle` measures them."""
-    lengths = {m.name: m.window for m in session.manifest.modalities}
-    chunks = list(evaluation_windows(source, split, lengths, views=views, limit=limit, seed=seed))
-    windows = {name: np.concatenate([c.windows[name] for c in chunks]) for name in lengths}
-    return np.concatenate([c.moments for c in chunks]), np.concatenate([c.labels for c in chunks]), windows
 
 
 @contextmanager

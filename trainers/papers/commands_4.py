@@ -12,8 +12,13 @@ from engines.session import Session, open_session
 from runtime.sensors.moments import MomentSource
 from runtime.sensors.sources import open_source
 from trainers.configuration import load_model_config, shipped_models
-from trainers.evaluation.patterns import encode_all, previous_rows, score_patterns, zero_evidence
-from trainers.evaluation.report import collect_windows
+from trainers.evaluation.patterns import (
+    collect_windows,
+    encode_all,
+    previous_rows,
+    score_patterns,
+    zero_evidence,
+)
 from trainers.papers.protocol import Budget, Cell, Metrics, Protocol, Report
 from trainers.training import train
 
