@@ -78,6 +78,7 @@ class Associators(System):
     """
 
     latent_kind = "associated"
+    config: AssociatorsConfig
 
     def __init__(
         self, networks: Mapping[str, ModalityNetwork], classes: int, config: AssociatorsConfig
@@ -121,6 +122,10 @@ class Associators(System):
         """Raw windows -> flat (mean, log variance) of q(z_i | x_i)."""
         evidence: Tensor = self.heads[modality](self.network(modality).trunk(window))
         return evidence
+
+    def own(self, modality: str, window: Tensor) -> Gaussian:
+        """Raw windows -> q(z_i | x_i), (B, L_i)."""
+        return Gaussian.from_flat(self.encode(modality, window))
 
     def associate(self, path: Path, latent: Tensor) -> Gaussian:
         """Carry a latent along a path: means pass from hop to hop, the last hop's variance is the result's."""
@@ -208,7 +213,7 @@ class Associators(System):
 
     def _own(self, batch: LabelledWindows, names: Sequence[str] | None = None) -> dict[str, Gaussian]:
         chosen = self.names if names is None else names
-        return {n: Gaussian.from_flat(self.encode(n, batch.windows[n])) for n in chosen}
+        return {n: self.own(n, batch.windows[n]) for n in chosen}
 
     def _intra_terms(
         self, own: dict[str, Gaussian], batch: LabelledWindows, generator: torch.Generator, kl_weight: float

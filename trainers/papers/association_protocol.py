@@ -1,0 +1,182 @@
+"""The associator paper's protocol: a classifier of real data says what cross-generated samples show."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from trainers.evaluation.diversity import relative_diversity
+from trainers.papers.association import (
+    Domain,
+    Judgement,
+    autoencoder,
+    generate,
+    join,
+    judgement,
+    observations,
+)
+from trainers.papers.association_figures import draw_routes, draw_shares, save_examples
+from trainers.papers.protocol import Budget, Cell, Metrics, Protocol, Report
+from trainers.systems.associators import Associators
+from trainers.systems.associators import Path as Route
+
+SHARES = {"100 %": 1.0, "50 %": 0.5, "20 %": 0.2, "10 %": 0.1, "5 %": 0.05, "1 %": 0.01}
+"""Arm -> share of every modality's training rows that have partners (figure 6 of the paper)."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a budget pays for.
+
+    Attributes:
+        autoencoder: factor on the steps of every autoencoder.
+        associators: steps of every addition.
+        judge: steps of judges; None: their own default.
+        rows: at most so many rows of training, and of validation and test; None: all.
+    """
+
+    autoencoder: float
+    associators: int
+    judge: int | None = None
+    rows: tuple[int, int] | None = None
+
+
+EFFORTS: Mapping[Budget, Effort] = {
+    "smoke": Effort(0.02, 15, 40, (400, 200)),
+    "small": Effort(1.0, 1500),
+    "full": Effort(8.0, 20000),
+}
+
+
+class AssociationProtocol(Protocol):
+    """Autoencoders on all rows, associators on the share of rows that have partners, one addition after the other.
+
+    Attributes:
+        first: modality that the network begins with.
+        additions: new modality -> modalities that it is paired with, in order.
+        routes: modalities along each path that is measured.
+    """
+
+    first: str
+    additions: ClassVar[Mapping[str, tuple[str, ...]]]
+    routes: ClassVar[tuple[Route, ...]]
+
+    @abstractmethod
+    def domains(self, data: Path, factor: float) -> dict[str, Domain]:
+        """The modalities; autoencoders get ``factor`` times their steps."""
+
+    def arms(self, budget: Budget) -> tuple[str, ...]:
+        """Shares of paired rows; the largest and 5 % at ``smoke``."""
+        return ("100 %", "5 %") if budget == "smoke" else tuple(SHARES)
+
+    def run(self, arm: str, seed: int, budget: Budget, data: Path, folder: Path, report: Report) -> Metrics:
+        """Train the network of one share, and judge what it generates along every route."""
+        return self.measure(arm, seed, EFFORTS[budget], data, folder, report, "test")
+
+    def measure(
+        self, arm: str, seed: int, effort: Effort, data: Path, folder: Path, report: Report, split: str
+    ) -> Metrics:
+        """As :meth:`run`, on ``test``, or on ``validation`` to choose settings."""
+        shared = folder.parents[2] / "shared"
+        domains = self.domains(data, effort.autoencoder)
+        if effort.rows is not None:
+            domains = {name: d.cut(*effort.rows) for name, d in domains.items()}
+        system = self._network(domains, SHARES[arm], seed, effort.associators, folder, shared, report)
+        report("judge", 0, 1)
+        judges = {name: judgement(d, shared, effort.judge) for name, d in domains.items()}
+        metrics: Metrics = {}
+        for route in self.routes:
+            metrics |= route_metrics(system, route, domains, judges, split, seed)
+        for name, domain in domains.items():
+            metrics |= ceilings(system, domain, judges[name], split)
+        save_examples(folder / "examples.npz", system, self.routes, domains, split)
+        return metrics
+
+    def _network(
+        self,
+        domains: Mapping[str, Domain],
+        share: float,
+        seed: int,
+        steps: int,
+        folder: Path,
+        shared: Path,
+        report: Report,
+    ) -> Associators:
+        single = {
+            n: autoencoder(d, seed, folder / "autoencoders", shared / str(seed), report)
+            for n, d in domains.items()
+        }
+        system = single[self.first]
+        for name, partners in self.additions.items():
+            system = join(
+                system,
+                single[name],
+                [(name, partner) for partner in partners],
+                domains,
+                share,
+                steps=steps,
+                seed=seed,
+                folder=folder,
+                report=report,
+            )
+        return system
+
+    def figures(self, cells: Sequence[Cell], folder: Path) -> list[Path]:
+        """Accuracy against the share of pairs (figure 6), and examples of every route (figure 4)."""
+        names = ["→".join(route) for route in self.routes]
+        drawn = [draw_shares(cells, names, SHARES, folder / "shares.png")]
+        examples = folder / "cells" / "100-%" / "0" / "examples.npz"
+        if examples.exists():
+            drawn.append(draw_routes(examples, folder / "examples.png"))
+        return drawn
+
+
+def route_metrics(
+    system: Associators,
+    route: Route,
+    domains: Mapping[str, Domain],
+    judges: Mapping[str, Judgement],
+    split: str,
+    seed: int,
+) -> Metrics:
+    """Accuracy in percent of what a route generates, of its means and of draws, and how diverse both are.
+
+    Args:
+        system: trained.
+        route: modalities along it.
+        domains: by modality.
+        judges: by modality.
+        split: ``test`` or ``validation``.
+        seed: of the draws.
+    """
+    source, target = domains[route[0]].recordings, domains[route[-1]]
+    rows = getattr(source, split)
+    wanted, name = source.labels[rows], "→".join(route)
+    real_rows = getattr(target.recordings, split)
+    real = observations(system.network(route[-1]), target.windows[real_rows]).numpy()
+    found: Metrics = {}
+    for kind, generator in (("", None), (" drawn", torch.Generator().manual_seed(seed))):
+        made = generate(system, route, domains[route[0]].windows[rows], generator)
+        found[name + kind] = 100 * float((judges[route[-1]](made) == wanted).mean())
+        found[f"{name}{kind} diversity"] = 100 * relative_diversity(
+            made.numpy(), wanted, real, target.recordings.labels[real_rows]
+        )
+    return found
+
+
+def ceilings(system: Associators, domain: Domain, judge: Judgement, split: str) -> Metrics:
+    """Accuracy in percent of the judge on measured windows (table 2, Rec) and on reconstructions (table 2, VAE)."""
+    rows = getattr(domain.recordings, split)
+    windows, truth = domain.windows[rows], domain.recordings.labels[rows]
+    measured = judge(observations(system.network(domain.name), windows))
+    rebuilt = judge(generate(system, (domain.name,), windows))
+    return {
+        f"{domain.name} measured": 100 * float((measured == truth).mean()),
+        f"{domain.name} reconstructed": 100 * float(np.mean(rebuilt == truth)),
+    }
