@@ -5,9 +5,12 @@ from __future__ import annotations
 from trainers.papers.commands_4 import Commands4
 from trainers.papers.fashion_mnist import FashionMnist
 from trainers.papers.mnist_speech import MnistSpeech
+from trainers.papers.mnist_split import MnistSplit
 from trainers.papers.protocol import Protocol, ProtocolError
 
 PROTOCOLS: tuple[Protocol, ...] = (
+    MnistSplit(2),
+    MnistSplit(3),
     Commands4(),
     FashionMnist(),
     MnistSpeech(),
