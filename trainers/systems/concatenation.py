@@ -79,6 +79,11 @@ class Concatenation(Variational):
         latents = {n: means[:, i] for i, n in enumerate(self.names)}
         return FusedTensors(self.classify(experts, presence), flat.flatten(1), latents)
 
+    def sample_prior(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """One draw from N(0, I) for every modality by itself: nothing makes them belong together."""
+        shape = (count, self.config.latent_size)
+        return {n: torch.randn(shape, generator=generator, device=generator.device) for n in self.names}
+
     def generative_terms(
         self, experts: Gaussian, batch: LabelledWindows, generator: torch.Generator, beta: float
     ) -> dict[str, Tensor]:
