@@ -76,7 +76,10 @@ class AudioNetwork(ModalityNetwork):
 
     def features(self, window: Tensor) -> Tensor:
         """(B, samples) PCM -> (B, 40, frames): rolled mel spectrum, mean 0 and spread 1 in each window."""
-        decibel = self._aligned(window)
+        return self._standardised(self._aligned(window))
+
+    @staticmethod
+    def _standardised(decibel: Tensor) -> Tensor:
         centred = decibel - decibel.mean((1, 2), keepdim=True)
         spread = centred.square().mean((1, 2), keepdim=True)
         return centred * torch.rsqrt(spread + 1.0)
@@ -84,6 +87,10 @@ class AudioNetwork(ModalityNetwork):
     def trunk(self, window: Tensor) -> Tensor:
         """(B, samples) PCM -> (B, hidden_size)."""
         return self.encoder(self.features(window))
+
+    def trunk_of_target(self, target: Tensor) -> Tensor:
+        """(B, 40, frames) model units -> (B, hidden_size): the sound itself is not needed, only its spectrum."""
+        return self.encoder(self._standardised(target * SPREAD_DB + LEVEL_DB))
 
     def target(self, window: Tensor) -> Tensor:
         """(B, samples) PCM -> (B, 40, frames): rolled mel spectrum, ``(dB + 10) / 20``."""

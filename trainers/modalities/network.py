@@ -96,6 +96,21 @@ class ModalityNetwork(nn.Module, ABC):
     def target(self, window: Tensor) -> Tensor:
         """What :meth:`decode` should give for raw windows: (B, *target_shape) in model units."""
 
+    def trunk_of_target(self, target: Tensor) -> Tensor:
+        """Encode what :meth:`decode` gives as if it had been measured: (B, *target_shape) -> (B, hidden_size).
+
+        Systems that learn from what they generate read it this way, with gradients. Here: observations are windows.
+
+        Raises:
+            NotImplementedError: windows are not observations, and the network does not say how to read a target.
+        """
+        if self.window_shape != self.observation_shape:
+            raise NotImplementedError(
+                f"modality {self.spec.name!r}: a window has shape {self.window_shape} and an observation "
+                f"{self.observation_shape}; {type(self).__name__} needs its own trunk_of_target"
+            )
+        return self.trunk(self.to_observation(target))
+
     def target_weight(self, window: Tensor) -> Tensor:
         """How far each element of the target was measured: (B, *target_shape) in 0..1; ones unless overridden."""
         return torch.ones((window.shape[0], *self.target_shape), dtype=window.dtype, device=window.device)

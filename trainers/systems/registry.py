@@ -8,6 +8,7 @@ from trainers.modalities.network import ModalityNetwork
 from trainers.systems.associators import Associators, AssociatorsConfig
 from trainers.systems.base import System, SystemConfig
 from trainers.systems.concatenation import Concatenation, ConcatenationConfig
+from trainers.systems.dsml import Dsml, DsmlConfig
 from trainers.systems.hmvae import Hmvae, HmvaeConfig
 from trainers.systems.jmvae import Jmvae, JmvaeConfig
 from trainers.systems.mmali import Mmali, MmaliConfig
@@ -26,6 +27,7 @@ SYSTEMS: tuple[tuple[type[SystemConfig], type[System]], ...] = (
     (AssociatorsConfig, Associators),
     (HmvaeConfig, Hmvae),
     (MmaliConfig, Mmali),
+    (DsmlConfig, Dsml),
 )
 
 

@@ -1,0 +1,88 @@
+"""DSML's objective: games against softmax discriminators with any number of kinds, and distances between codes.
+
+A discriminator with a K-way softmax tells K kinds of tuples apart (eqs. 1, 3, 5):
+
+    min max Σ_k E_{p_k} [log D[k]]
+
+Minimised as printed, that asks a tuple's makers to lower log D of its own kind, which has no slope where the
+discriminator is sure. Here they raise the others instead, the mean of log D[i] over i ≠ k; for K = 2 this is the usual
+non-saturating game, and at the equilibrium of Proposition 1 nothing changes. Eq. 6 names L_xc, L_yc and L_xy twice;
+each counts once here.
+
+Tuples are stacked by kind: axis 0 of logits has K entries, as has the last axis, the classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainers.objectives.classification import masked_mean
+
+
+def telling_loss(logits: Tensor, weight: Tensor) -> Tensor:
+    """What a discriminator minimises: Σ_k mean of −log D[k] over tuples of kind k (eqs. 1, 3, 5).
+
+    Args:
+        logits: (K, B, K).
+        weight: (K, B) of 0/1, tuples that there are; a kind without any adds nothing.
+
+    Returns:
+        A scalar, in nats; K log K for one that cannot tell.
+    """
+    own = torch.diagonal(F.log_softmax(logits, dim=-1), dim1=0, dim2=2).T
+    return torch.stack([masked_mean(-o, w) for o, w in zip(own, weight, strict=True)]).sum()
+
+
+def passing_loss(logits: Tensor, weight: Tensor, made: Sequence[int]) -> Tensor:
+    """What the makers of tuples minimise: Σ_{k made} mean of 1/(K − 1) Σ_{i≠k} −log D[i].
+
+    Args:
+        logits: (K, B, K).
+        weight: (K, B) of 0/1.
+        made: kinds in which something was generated or inferred; measured ones have no maker.
+
+    Returns:
+        A scalar, in nats; len(made) log K at the equilibrium.
+    """
+    log_probability = F.log_softmax(logits, dim=-1)
+    others = logits.shape[0] - 1
+    terms = [
+        masked_mean((log_probability[k, :, k] - log_probability[k].sum(dim=-1)) / others, weight[k])
+        for k in made
+    ]
+    return torch.stack(terms).sum()
+
+
+def code_distance(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    """Mean over rows of ‖one − other‖₂, not squared, as eq. 2 has it.
+
+    Args:
+        one: (B, L).
+        other: (B, L).
+        weight: (B,) of 0/1, rows that count.
+
+    Returns:
+        A scalar; 0 when no row counts.
+    """
+    return masked_mean(torch.linalg.vector_norm(one - other, dim=1), weight)
+
+
+def pseudo_label_loss(logits: Tensor, decided: Tensor, confidence: float, weight: Tensor) -> Tensor:
+    """Cross entropy against what another view of the same row was decided to be; an extension, not DSML's.
+
+    Args:
+        logits: (B, C) of this view.
+        decided: (B, C) probabilities from the other view, without gradients.
+        confidence: rows whose largest probability is below it are left out.
+        weight: (B,) of 0/1, rows that may count.
+
+    Returns:
+        A scalar, in nats: the sum over rows that are sure, over the number of rows that may count.
+    """
+    sure, label = decided.max(dim=1)
+    loss = F.cross_entropy(logits, label, reduction="none")
+    return masked_mean(loss * (sure >= confidence).to(loss.dtype), weight)
