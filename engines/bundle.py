@@ -78,9 +78,17 @@ class ModalitySpec(_Strict):
 
 
 class Calibration(_Strict):
-    """Temperatures that make ``softmax(logits / temperature)`` an honest probability, one per missing pattern."""
+    """What makes a bundle's statements honest in every missing pattern.
+
+    ``softmax(logits / temperature)`` for what it decides, imputation ± scale for what it imputes.
+    """
 
     temperature: dict[str, float] = Field(description="pattern key (see pattern_key) -> temperature > 0")
+    imputation_scale: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="pattern key -> absent modality -> half width, in its observation_unit, of the interval around "
+        "its imputation that held 90 % of what its sensor measured on validation data; empty: not measured",
+    )
 
 
 class Manifest(_Strict):
@@ -118,6 +126,15 @@ class Manifest(_Strict):
         bad = {k: t for k, t in self.calibration.temperature.items() if not (t > 0 and math.isfinite(t))}
         if bad:
             raise ValueError(f"calibration.temperature must be finite and > 0, got {bad}")
+        for key, scales in self.calibration.imputation_scale.items():
+            if unknown := sorted(scales.keys() - (set(names) - set(key.split("+")))):
+                raise ValueError(
+                    f"calibration.imputation_scale of {key!r} names {unknown}, which it does not lack"
+                )
+            if wrong := {n: s for n, s in scales.items() if not (s >= 0 and math.isfinite(s))}:
+                raise ValueError(
+                    f"calibration.imputation_scale of {key!r} must be finite and >= 0, got {wrong}"
+                )
         if self.refinement is not None:
             for spec in self.modalities:
                 begin = self.refinement.offsets.get(spec.name, -1)
@@ -147,8 +164,13 @@ class Manifest(_Strict):
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON types; ``refinement`` only where there is one, so that older bundles keep their hash."""
-        return self.model_dump(mode="json", exclude=None if self.refinement else {"refinement"})
+        """As JSON types; later fields only where they say something, so that older bundles keep their hash."""
+        raw = self.model_dump(mode="json")
+        if self.refinement is None:
+            del raw["refinement"]
+        if not self.calibration.imputation_scale:
+            del raw["calibration"]["imputation_scale"]
+        return raw
 
 
 def presence_patterns(modalities: int, *, empty: bool = False) -> Iterator[tuple[int, ...]]:

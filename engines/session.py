@@ -6,7 +6,7 @@ every backend and every caller agrees on both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -167,6 +167,24 @@ class Session:
             posterior=out["posterior"],
             latents={name: out[f"latent_{name}"] for name in self._specs},
         )
+
+    def imputation_scale(self, modality: str, presence: npt.NDArray[Any] | Sequence[int]) -> float | None:
+        """How far an imputed observation may be off: half width of the interval around it that holds 90 %.
+
+        Args:
+            modality: a modality of the bundle.
+            presence: (M,) of 0 and 1, of one row.
+
+        Returns:
+            In the modality's observation unit; None where the modality is present, or the bundle was made without.
+
+        Raises:
+            InputError: an unknown modality, or another number of modalities in the mask.
+        """
+        self._spec(modality)
+        mask = self._presence(np.asarray(presence)[None])[0]
+        key = pattern_key(self.manifest.modality_names, mask)
+        return self.manifest.calibration.imputation_scale.get(key, {}).get(modality)
 
     def _refined(self, inputs: Mapping[str, Array], out: dict[str, Array]) -> dict[str, Array]:
         """The outputs of fuse with rows that lack some modalities, but not all, replaced by refined ones."""

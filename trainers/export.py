@@ -88,6 +88,7 @@ def export_bundle(
     health_thresholds: Mapping[str, Mapping[str, float]],
     golden_windows: Mapping[str, npt.NDArray[Any]],
     metrics: Mapping[str, float],
+    imputation_scale: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Path:
     """Write the bundle of a trained system; an earlier one in its place is replaced only once this one is checked.
 
@@ -102,6 +103,7 @@ def export_bundle(
         health_thresholds: modality -> check -> threshold.
         golden_windows: modality -> (B, *window_shape) raw windows for the golden values.
         metrics: numbers to carry along.
+        imputation_scale: pattern key -> absent modality -> half width of the interval around its imputation.
 
     Returns:
         The folder.
@@ -113,21 +115,18 @@ def export_bundle(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    manifest = Manifest(
-        name=config.name,
-        system=config.system.name,
-        rig=rig.name,
-        data=data,  # type: ignore[arg-type]
+    manifest = make_manifest(
+        system,
+        config,
+        rig,
+        data=data,
         classes=classes,
-        modalities=modality_specs(system, config, rig),
-        latents=system.latent_kind,
-        posterior_size=system.posterior_size,
-        calibration=Calibration(temperature=dict(temperatures)),
-        refinement=system.refinement(),
-        health_thresholds={m: dict(t) for m, t in health_thresholds.items()},
-        files={},
-        producer={p: version(p) for p in ("afterimage", "torch", "torchaudio", "onnx", "numpy")},
-        metrics=dict(metrics),
+        calibration=Calibration(
+            temperature=dict(temperatures),
+            imputation_scale={k: dict(of) for k, of in (imputation_scale or {}).items()},
+        ),
+        health_thresholds=health_thresholds,
+        metrics=metrics,
     )
     for graph in graph_names(manifest):
         _export_graph(_module(system, graph), manifest, graph, partial / f"{graph}.onnx")
@@ -147,6 +146,36 @@ def export_bundle(
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
+
+
+def make_manifest(
+    system: System,
+    config: ModelConfig,
+    rig: Rig,
+    *,
+    data: str,
+    classes: tuple[str, ...],
+    calibration: Calibration,
+    health_thresholds: Mapping[str, Mapping[str, float]],
+    metrics: Mapping[str, float],
+) -> Manifest:
+    """The manifest of a system's bundle, without the hashes of its files; arguments as of :func:`export_bundle`."""
+    return Manifest(
+        name=config.name,
+        system=config.system.name,
+        rig=rig.name,
+        data=data,  # type: ignore[arg-type]
+        classes=classes,
+        modalities=modality_specs(system, config, rig),
+        latents=system.latent_kind,
+        posterior_size=system.posterior_size,
+        calibration=calibration,
+        refinement=system.refinement(),
+        health_thresholds={m: dict(t) for m, t in health_thresholds.items()},
+        files={},
+        producer={p: version(p) for p in ("afterimage", "torch", "torchaudio", "onnx", "numpy")},
+        metrics=dict(metrics),
+    )
 
 
 def modality_specs(system: System, config: ModelConfig, rig: Rig) -> tuple[ModalitySpec, ...]:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.core.quality import measure, thresholds_from
 from runtime.sensors.moments import MomentSource
-from trainers.calibration import calibrate, fit_reliability, validation_evidence
+from trainers.calibration import calibrate, fit_imputation_scale, fit_reliability, validation_evidence
 from trainers.configuration import ModelConfig, load_model_config
 from trainers.data.pairing_record import save_pairing_record
 from trainers.data.sampler import Batch, BatchSampler
@@ -80,6 +80,7 @@ def train(
     evidence, labels = validation_evidence(model.eval(), lambda: batches)
     reliability = fit_reliability(model, evidence, labels)
     temperatures, accuracies = calibrate(model, evidence, labels)
+    imputation_scale = fit_imputation_scale(model, evidence, lambda: batches)
     metrics: dict[str, Any] = {"validation": accuracies, "reliability": reliability}
     metrics |= {"phases": trainer.state.decided, "history": trainer.state.history}
     metrics |= {"seed": config.seed, "training_seconds": round(time.monotonic() - begin, 1)}
@@ -92,6 +93,7 @@ def train(
         data=source.name,
         classes=source.classes,
         temperatures=temperatures,
+        imputation_scale=imputation_scale,
         health_thresholds=health_thresholds(source, config),
         golden_windows=_golden_windows(source, config),
         metrics={f"validation accuracy {k}": round(v, 4) for k, v in accuracies.items()},

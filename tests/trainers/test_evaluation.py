@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_bundle import CLASSES, NAMES, build_tiny_bundle, make_specs
+from tiny_bundle import CLASSES, NAMES, build_tiny_bundle
 
 from engines.bundle import pattern_key, presence_patterns
 from engines.session import Session, open_session
 from runtime.sensors.synthetic import SyntheticSource
 from trainers.data.windows import evaluation_windows
 from trainers.evaluation.calibration_error import accuracy, expected_calibration_error
+from trainers.evaluation.coverage import measured_weight
 from trainers.evaluation.imputation import (
     FLOOR_UV,
     class_means,
-    comparison_weight,
     estimate_all,
     log_amplitude_spectrum,
     mean_squared_ratio,
@@ -96,13 +96,12 @@ def test_errors_by_hand() -> None:
 
 
 def test_holes_in_depth_do_not_count() -> None:
-    depth = make_specs(["depth"])[0]
     raw = np.array([[[500, 0], [0, 1000]]], np.uint16)
     filled = np.array([[[500.0, 777.0], [777.0, 1000.0]]], np.float32)
     estimated = np.array([[[500.0, 1.0], [4000.0, 1000.0]]], np.float32)
-    assert normalized_error(filled, estimated, comparison_weight(depth, raw)) == 0.0
+    assert normalized_error(filled, estimated, measured_weight("depth", raw)) == 0.0
     assert normalized_error(filled, estimated) > 1
-    assert comparison_weight(make_specs(["rgb"])[0], raw) is None
+    assert measured_weight("rgb", raw) is None
 
 
 def test_class_means_by_hand() -> None:
@@ -323,8 +322,45 @@ def test_evaluate_bundle(session: Session, source: SyntheticSource) -> None:
         # Baselines are about as good as a mean can be; an estimate of zero would have exactly 1.
         assert 0 < scores["baseline_global_mean_nmse"] < 1.2
         assert 0 < scores["baseline_mean_nmse"] < 1.2
+        assert set(scores["nmse_by_pattern"]) == {k for k in report["accuracy"]["hold"] if name not in k}
+        # With as few moments as this, both were measured on the same rows of the first view, or on more.
+        assert scores["nmse_by_pattern"][scores["from"]] == pytest.approx(scores["nmse"], rel=0.2)
+    coherence = report["coherence"]
+    assert sum(len(of) for of in coherence["cross"].values()) == 28
+    assert set(coherence["ceiling"]) == set(coherence["synergy"]) == set(NAMES)
+    assert coherence["joint"] is None
+    assert report["coverage"] is None  # the tiny bundle was made without intervals
+    assert set(report["latent_accuracy"]) == {*NAMES, "all"}
+    assert all(0 <= of["active"] <= of["size"] for of in report["active_units"].values())
+    assert len(report["retrieval"]["mean_average_precision"]) == 12
     again = evaluate_bundle(session, source, split="test", seed=0, **options)
     assert {**again, "seconds": 0} == {**report, "seconds": 0}
+
+
+def test_intervals_and_draws_from_the_prior_are_measured_where_there_are_some(
+    session: Session, source: SyntheticSource
+) -> None:
+    wide = {
+        pattern_key(NAMES, p): {n: 1e9 for n, here in zip(NAMES, p, strict=True) if not here}
+        for p in presence_patterns(4)
+    }
+    session.manifest = session.manifest.model_copy(
+        update={"calibration": session.manifest.calibration.model_copy(update={"imputation_scale": wide})}
+    )
+    asked: list[int] = []
+
+    def draw(count: int) -> dict[str, np.ndarray]:
+        asked.append(count)
+        return {m.name: np.zeros((count, m.latent_size), np.float32) for m in session.manifest.modalities}
+
+    report = evaluate_bundle(
+        session, source, limit=4, views=1, train_moments=8, judge_steps=2, draw_prior=draw
+    )
+    assert report["coverage"]["mean"] == report["coverage"]["lowest"] == 1.0
+    assert report["coverage"]["half_width"]["rgb+eeg"] == {"depth": 1e9, "audio": 1e9}
+    assert report["coverage"]["unit"]["depth"] == "mm"
+    assert report["coherence"]["joint"] in (0.0, 1.0)  # every draw is the same, so they agree in all or none
+    assert len(asked) == 1
 
 
 def test_evaluate_a_bundle_of_one_sensor(tmp_path: Path, source: SyntheticSource) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from engines.bundle import ModalitySpec
 from engines.session import Session
-from trainers.evaluation.patterns import Evidence, batches
+from trainers.evaluation.patterns import Evidence, batches, fuse_all
 
 Array = npt.NDArray[np.float32]
 
@@ -63,11 +63,6 @@ def to_comparison_space(spec: ModalitySpec, observations: Array) -> Array:
     if spec.kind == "eeg":
         return log_amplitude_spectrum(observations, spec.rate_hz)
     return observations
-
-
-def comparison_weight(spec: ModalitySpec, windows: npt.NDArray[Any]) -> Array | None:
-    """1 where an element of a raw window was measured and 0 where not, or None where all are."""
-    return (windows > 0).astype(np.float32) if spec.kind == "depth" else None
 
 
 def mean_squared_ratio(measured: Array, estimated: Array, weight: Array | None = None) -> float:
@@ -140,6 +135,11 @@ def observe_all(session: Session, spec: ModalitySpec, windows: npt.NDArray[Any])
     )
 
 
+def decode_all(session: Session, modality: str, latents: Array) -> Array:
+    """Latents (N, latent_size) decoded to observations (N, *observation_shape) in physical units."""
+    return _map_rows(session, len(latents), lambda rows: session.decode(modality, latents[rows]))
+
+
 def estimate_all(
     session: Session, spec: ModalitySpec, evidence: Evidence, presence: tuple[int, ...]
 ) -> Array:
@@ -151,10 +151,5 @@ def estimate_all(
         evidence: modality -> (N, evidence_size).
         presence: one mask for all rows; leave out the modality itself and what comes is its imputation.
     """
-
-    def estimate(rows: slice) -> Array:
-        mask = np.tile(np.array(presence, np.float32), (rows.stop - rows.start, 1))
-        fused = session.fuse({n: e[rows] for n, e in evidence.items()}, mask)
-        return to_comparison_space(spec, session.decode(spec.name, fused.latents[spec.name]))
-
-    return _map_rows(session, len(evidence[spec.name]), estimate)
+    latents = fuse_all(session, evidence, presence).latents[spec.name]
+    return to_comparison_space(spec, decode_all(session, spec.name, latents))

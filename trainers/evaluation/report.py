@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.bundle import ModalitySpec, pattern_key
+from engines.bundle import pattern_key
 from engines.session import Session
 from runtime.sensors.moments import MomentSource, Split
-from trainers.evaluation.calibration_error import accuracy
-from trainers.evaluation.imputation import (
-    SPACES,
-    class_means,
-    comparison_weight,
-    estimate_all,
-    mean_squared_ratio,
-    normalized_error,
-    observe_all,
+from trainers.evaluation.coherence import joint_coherence
+from trainers.evaluation.imputation import decode_all, to_comparison_space
+from trainers.evaluation.imputation_scores import (
+    Reference,
+    learn_reference,
+    score_imputation,
+    score_imputed_patterns,
+    summarise_coverage,
 )
-from trainers.evaluation.judge import STEPS, train_judge
+from trainers.evaluation.judge import STEPS
+from trainers.evaluation.latent_scores import score_latents
 from trainers.evaluation.patterns import (
-    Evidence,
     check_source,
     collect_windows,
     encode_all,
@@ -33,12 +32,19 @@ from trainers.evaluation.patterns import (
     score_patterns,
     zero_evidence,
 )
+from trainers.evaluation.retrieval import score_retrieval
 
 VIEWS = 2
 MOMENTS = 500
 TRAIN_MOMENTS = 1600
+PATTERN_MOMENTS = 200
+"""One window each of the first so many moments is imputed from every subset of the other sensors."""
+PRIOR_DRAWS = 500
 JUDGE_MINUTES = 1.0
 """A limit for slow machines: four judges take ten to twenty seconds on one core of a usual one."""
+
+PriorDraws = Callable[[int], Mapping[str, npt.NDArray[np.float32]]]
+"""Gives so many latents per modality from a system's prior; a bundle has none, the system it comes from has."""
 
 
 def evaluate_bundle(
@@ -50,27 +56,35 @@ def evaluate_bundle(
     views: int = VIEWS,
     limit: int | None = MOMENTS,
     train_moments: int = TRAIN_MOMENTS,
+    pattern_moments: int = PATTERN_MOMENTS,
     judge_steps: int = STEPS,
     judge_minutes: float = JUDGE_MINUTES,
+    draw_prior: PriorDraws | None = None,
 ) -> dict[str, Any]:
-    """Measure a bundle on a split: every missing pattern, three policies, calibration and imputations.
+    """Measure a bundle on a split: decisions, calibration, imputations, latents and retrieval.
 
     Args:
         session: an open bundle or engine.
         source: with the bundle's classes and sensors.
-        split: what is measured; judges and baselines always learn from the training split.
+        split: what is measured; judges, probes and baselines always learn from the training split.
         seed: of window ends, of the order in which ``hold`` plays moments, and of the judges.
         views: windows of every moment.
         limit: measure only the first so many moments (any prefix is class balanced); None for all.
-        train_moments: how many training moments, one window each, judges and baselines learn from.
+        train_moments: how many training moments, one window each, judges, probes and baselines learn from.
+        pattern_moments: how many moments are imputed from every subset of the sensors.
         judge_steps: gradient steps of a judge.
         judge_minutes: time to train all judges, in equal shares; one that does not finish is used as it is, and its
             steps are said.
+        draw_prior: for joint coherence, which a bundle alone cannot give.
 
     Returns:
-        ``accuracy`` policy -> pattern -> share; ``calibration.ece`` with ``all``, ``worst_pattern`` (of those with
-        two or more sensors) and ``per_pattern``; ``imputation`` modality -> see :func:`score_imputation`; ``moments``,
-        ``views``, ``split``, ``windows`` (seconds by modality) and ``seconds`` by part. Plain numbers and words.
+        Plain numbers and words: ``accuracy`` policy -> pattern -> share; ``calibration.ece`` with ``all``,
+        ``worst_pattern`` (of those with two or more sensors) and ``per_pattern``; ``imputation`` modality -> see
+        :func:`score_imputation`, and its ``nmse_by_pattern``; ``coherence``: ``cross`` pattern -> absent modality ->
+        share, ``synergy`` and the judges' own ``ceiling`` by modality, ``joint`` or None; ``coverage`` (see
+        :func:`summarise_coverage`, or None); ``latent_accuracy`` and ``active_units`` (see :func:`score_latents`);
+        ``retrieval`` (see :func:`score_retrieval`); ``moments``, ``views``, ``split``, ``windows`` (seconds by
+        modality) and ``seconds`` by part.
 
     Raises:
         InputError: the source has other classes than the bundle.
@@ -89,20 +103,39 @@ def evaluate_bundle(
         blank = zero_evidence(session, len(labels))
     with _timed(seconds, "patterns"):
         scores = score_patterns(session, live, held, blank, labels)
+    with _timed(seconds, "judges"):
+        minutes = judge_minutes / len(manifest.modalities)
+        references = {
+            spec.name: learn_reference(
+                session, spec, (train_windows[spec.name], train_labels),
+                seed=seed, steps=judge_steps, minutes=minutes,
+            )
+            for spec in manifest.modalities
+        }  # fmt: skip
     with _timed(seconds, "imputation"):
         imputation = {
             spec.name: score_imputation(
-                session,
-                spec,
-                live,
-                (windows[spec.name], labels),
-                (train_windows[spec.name], train_labels),
-                seed=seed,
-                judge_steps=judge_steps,
-                judge_minutes=judge_minutes / len(manifest.modalities),
+                session, spec, references[spec.name], live, (windows[spec.name], labels)
             )
             for spec in manifest.modalities
         }
+    first = slice(0, min(pattern_moments, len(np.unique(moments))))
+    with _timed(seconds, "imputation_by_pattern"):
+        by_pattern = score_imputed_patterns(
+            session,
+            references,
+            {n: e[first] for n, e in live.items()},
+            {n: w[first] for n, w in windows.items()},
+            labels[first],
+        )
+        for name, of in imputation.items():
+            of["nmse_by_pattern"] = {k: found[name] for k, found in by_pattern.nmse.items() if name in found}
+        joint = None if draw_prior is None else _joint_coherence(session, references, draw_prior)
+    with _timed(seconds, "latents"):
+        latents = score_latents(session, (encode_all(session, train_windows), train_labels), (live, labels))
+    with _timed(seconds, "retrieval"):
+        every = slice(0, len(np.unique(moments)))
+        retrieval = score_retrieval(session, {n: e[every] for n, e in live.items()}, labels[every])
     complete = pattern_key(manifest.modality_names, (1,) * len(manifest.modalities))
     return {
         "split": split,
@@ -117,71 +150,32 @@ def evaluate_bundle(
             }
         },
         "imputation": imputation,
+        "coherence": {
+            "cross": by_pattern.cross_coherence,
+            "synergy": {n: of["reconstruction_accuracy"] for n, of in imputation.items()},
+            "joint": joint,
+            "ceiling": {n: of["judge_accuracy"] for n, of in imputation.items()},
+        },
+        "coverage": summarise_coverage(session, by_pattern),
+        **latents,
+        "retrieval": retrieval,
         "windows": {m.name: m.window / m.rate_hz for m in manifest.modalities},
         "seconds": seconds,
     }
 
 
-LabelledWindows = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
-
-
-def score_imputation(
-    session: Session,
-    spec: ModalitySpec,
-    live: Evidence,
-    measured: LabelledWindows,
-    training: LabelledWindows,
-    *,
-    seed: int,
-    judge_steps: int,
-    judge_minutes: float,
-) -> dict[str, Any]:
-    """Impute one modality from all others, and compare with what its sensor measured at the time.
-
-    Args:
-        session: an open bundle or engine.
-        spec: the modality.
-        live: evidence of every modality, (N, evidence_size).
-        measured: the modality's own (N, *window_shape) raw windows, and labels.
-        training: raw windows and labels of the training split, for judge and baselines.
-        seed: of the judge.
-        judge_steps: gradient steps of the judge.
-        judge_minutes: its time.
-
-    Returns:
-        ``semantic_accuracy``: share of imputations that the judge takes for the true class; ``judge_accuracy``: its
-        own on the measured windows, which bounds what the former can show; ``reconstruction_accuracy``: its accuracy
-        on decodings with all sensors present; ``judge_steps``; ``from``: the pattern imputed from; ``nmse``: the
-        papers' root ratio; ``mse_ratio``: its square; ``reconstruction_nmse``: of decodings with all present;
-        ``baseline_mean_nmse``: of the training mean of the *true* class, which no imputation is told;
-        ``baseline_global_mean_nmse``: of the training mean of all; ``space``: what errors are measured on, in words.
-    """
-    names = session.manifest.modality_names
-    windows, labels = measured
-    train_windows, train_labels = training
-    classes = len(session.manifest.classes)
-    truth, weight = observe_all(session, spec, windows), comparison_weight(spec, windows)
-    train_truth = observe_all(session, spec, train_windows)
-    means, mean = class_means(train_truth, train_labels, classes, comparison_weight(spec, train_windows))
-    others = tuple(int(name != spec.name) for name in names)
-    imputed = estimate_all(session, spec, live, others)
-    rebuilt = estimate_all(session, spec, live, (1,) * len(names))
-    judge = train_judge(
-        spec.kind, train_truth, train_labels, classes, seed=seed, steps=judge_steps, minutes=judge_minutes
-    )
-    return {
-        "semantic_accuracy": accuracy(judge.probabilities(imputed), labels),
-        "judge_accuracy": accuracy(judge.probabilities(truth), labels),
-        "reconstruction_accuracy": accuracy(judge.probabilities(rebuilt), labels),
-        "judge_steps": judge.steps,
-        "from": pattern_key(names, others),
-        "nmse": normalized_error(truth, imputed, weight),
-        "mse_ratio": mean_squared_ratio(truth, imputed, weight),
-        "reconstruction_nmse": normalized_error(truth, rebuilt, weight),
-        "baseline_mean_nmse": normalized_error(truth, means[labels], weight),
-        "baseline_global_mean_nmse": normalized_error(truth, mean[None], weight),
-        "space": SPACES[spec.kind],
-    }
+def _joint_coherence(
+    session: Session, references: Mapping[str, Reference], draw_prior: PriorDraws
+) -> float | None:
+    if len(references) < 2:
+        return None
+    latents = draw_prior(PRIOR_DRAWS)
+    named = {}
+    for spec in session.manifest.modalities:
+        decoded = to_comparison_space(spec, decode_all(session, spec.name, latents[spec.name]))
+        judged = references[spec.name].judge.probabilities(decoded)
+        named[spec.name] = judged.argmax(axis=1).astype(np.int64)
+    return joint_coherence(named)
 
 
 @contextmanager
