@@ -265,6 +265,10 @@ def test_sampled_refinement_keeps_what_was_measured_and_follows_the_generator(
     features = features + torch.randn(features.shape, generator=noise)
     filled = {**evidence, "b": features[:, 16:32]}
     torch.testing.assert_close(random.logits, system.fuse(filled, torch.ones(8, 3)).logits)
+    other = {n: torch.full_like(e, 0.5) for n, e in evidence.items()}
+    given = system.sample_absent(evidence, mask, noise, iterations=0, start=other)
+    expected = system.fuse({**evidence, "b": other["b"]}, torch.ones(8, 3))
+    torch.testing.assert_close(given.logits, expected.logits)
     with pytest.raises(ValueError, match="without kl"):
         toy_system(toy_config("hmvae", **VARIANTS["kl"])).sample_absent(  # type: ignore[operator]
             evidence, mask, torch.Generator()

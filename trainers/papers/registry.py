@@ -7,6 +7,7 @@ from trainers.papers.fashion_mnist import FashionMnist
 from trainers.papers.mnist_speech import MnistSpeech
 from trainers.papers.mnist_split import MnistSplit
 from trainers.papers.protocol import Protocol, ProtocolError
+from trainers.papers.rgbd_5pct import RgbdFivePercent
 
 PROTOCOLS: tuple[Protocol, ...] = (
     MnistSplit(2),
@@ -14,6 +15,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     Commands4(),
     FashionMnist(),
     MnistSpeech(),
+    RgbdFivePercent(),
 )
 
 

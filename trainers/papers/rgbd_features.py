@@ -7,7 +7,7 @@ on the labelled part with the distortions of :meth:`~trainers.modalities.network
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,16 +32,14 @@ LEARNING_RATE = 3e-3
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """What fine-tuned networks make of the frames of one modality.
+    """What a fine-tuned network makes of the frames of one modality.
 
     Attributes:
-        windows: (N, FEATURES + C · PICTURE²) float32: features, then the picture flattened; see FeatureNetwork.
-        channels: C.
-        logits: (N, classes) of the network that was fine-tuned.
+        features: (N, FEATURES) float32.
+        logits: (N, classes) float32, of the classifier that was fine-tuned with it.
     """
 
-    windows: npt.NDArray[np.float32]
-    channels: int
+    features: npt.NDArray[np.float32]
     logits: npt.NDArray[np.float32]
 
 
@@ -76,10 +74,8 @@ def fine_tune(
         optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
         generator = torch.Generator().manual_seed(seed)
-        windows, targets = (
-            torch.from_numpy(frames[labelled].astype(np.float32)),
-            torch.from_numpy(labels[labelled]),
-        )
+        windows = torch.from_numpy(frames[labelled].astype(np.float32))
+        targets = torch.from_numpy(labels[labelled])
         for step in range(steps):
             chosen = torch.randint(len(labelled), (BATCH,), generator=generator)
             features = network.trunk(network.augment(windows[chosen], generator))
@@ -88,22 +84,24 @@ def fine_tune(
             F.cross_entropy(logits, targets[chosen], label_smoothing=0.1).backward()
             optimizer.step()
             schedule.step()
-            report(f"fine-tuning {name}", step + 1, steps)
-    return _features_of(network, model.eval(), frames)
+            report(f"fine-tune {name}", step + 1, steps)
+    model.eval()
+    with torch.no_grad():
+        every = torch.cat([network.trunk(window) for window in _in_parts(frames)])
+        return FrameFeatures(every.numpy(), classifier(every).numpy())
 
 
 @torch.no_grad()
-def _features_of(network: ModalityNetwork, model: nn.Module, frames: npt.NDArray[Any]) -> FrameFeatures:
-    classifier = list(model.children())[1]
-    windows, logits = [], []
+def pictures(name: str, frames: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Frames at half size in the model units of their modality, (N, C, PICTURE, PICTURE): 0..1, or ln metres."""
+    network = build_modality(ImageSpec(name, frames.shape[1:], kind=name), 8, FEATURES)
+    small = [F.adaptive_avg_pool2d(network.target(window), PICTURE) for window in _in_parts(frames)]
+    return torch.cat(small).numpy()
+
+
+def _in_parts(frames: npt.NDArray[Any]) -> Iterator[Tensor]:
     for begin in range(0, len(frames), 200):
-        window = torch.from_numpy(frames[begin : begin + 200].astype(np.float32))
-        features = network.trunk(window)
-        picture = F.adaptive_avg_pool2d(network.target(window), PICTURE)
-        windows.append(torch.cat((features, picture.flatten(1)), dim=1))
-        logits.append(classifier(features))
-    channels = network.target_shape[0]
-    return FrameFeatures(torch.cat(windows).numpy(), channels, torch.cat(logits).numpy())
+        yield torch.from_numpy(frames[begin : begin + 200].astype(np.float32))
 
 
 class FeatureNetwork(ModalityNetwork):
@@ -136,11 +134,12 @@ class FeatureNetwork(ModalityNetwork):
 
     def target(self, window: Tensor) -> Tensor:
         """The picture, (B, C, S, S)."""
-        return window[:, self.hidden_size :].unflatten(1, self.target_shape)
+        return window[:, self.hidden_size :].reshape(-1, *self.target_shape)
 
     def deviation(self, latent: Tensor) -> Tensor:
         """(B, latent_size) -> (B, C, S, S)."""
-        return self.decoder(latent).unflatten(1, self.target_shape)
+        found: Tensor = self.decoder(latent)
+        return found.view(-1, *self.target_shape)
 
     def to_observation(self, decoded: Tensor) -> Tensor:
         """Model units stay."""
@@ -149,18 +148,3 @@ class FeatureNetwork(ModalityNetwork):
     def augment(self, window: Tensor, generator: torch.Generator) -> Tensor:
         """Nothing: distortions came before the features."""
         return window
-
-
-def feature_networks(
-    found: Mapping[str, FrameFeatures], latent_sizes: Mapping[str, int]
-) -> dict[str, ModalityNetwork]:
-    """One network per modality, from torch's current seed."""
-    return {
-        name: FeatureNetwork(
-            ImageSpec(name, (f.windows.shape[1],), kind="features"),
-            latent_sizes[name],
-            FEATURES,
-            channels=f.channels,
-        )
-        for name, f in found.items()
-    }

@@ -220,17 +220,20 @@ class Hmvae(System):
         generator: torch.Generator,
         *,
         iterations: int = 100,
+        start: Mapping[str, Tensor] | None = None,
     ) -> FusedTensors:
         """The paper's iterative sampling (eq. 5): absent h ~ p(h), then a ~ q(a | h), absent h ~ p(h | a), and again.
 
-        Without any iteration a random sample of the generative model stands for what is absent: the paper's starting
-        point, and what it calls missing. :meth:`fuse` starts from the mean feature instead, which says less.
+        Without any iteration a random sample stands for what is absent: the paper's starting point, and what it calls
+        missing. :meth:`fuse` starts from the mean feature instead, which says less.
 
         Args:
             evidence: modality -> (B, D); that of absent modalities is ignored.
             presence: (B, M) of 0/1.
             generator: source of randomness.
             iterations: rounds.
+            start: modality -> (B, D) evidence that absent modalities start from, of other rows, say, which are samples
+                of the true p(h). By default the model is sampled, with ``feature_noise``.
 
         Raises:
             ValueError: the system is SS-HMVAE-kl, or was made without refinement.
@@ -248,14 +251,17 @@ class Hmvae(System):
             noise = torch.randn(found.shape, generator=generator, device=generator.device).to(a.device)
             return torch.cat((unused, found + self.config.feature_noise * noise), dim=1)
 
-        start = estimates(self.sample_prior(len(presence), generator)[self.names[0]])
+        if start is None:
+            first = estimates(self.sample_prior(len(presence), generator)[self.names[0]])
+        else:
+            first = torch.cat((unused, *(start[n] for n in self.names)), dim=1)
         rounds = refinement.model_copy(update={"iterations": 1 + iterations})
         filled = refined_evidence(
             lambda given: estimates(self.posterior(given, complete).sample(generator)),
             self.names,
             evidence,
             presence,
-            start,
+            first,
             rounds,
         )
         return self.fuse(filled, complete)
