@@ -62,7 +62,8 @@ class Jmvae(JointEncoding):
         complete = complete_rows(presence)
         q = self.posterior(experts, presence)
         cross, lacking = self.observed_means(experts, batch, generator)
-        nll = self.reconstruct(batch, {"whole": q.sample(generator)} | cross, generator)
+        counts = {"cross": lacking.amax(dim=1)}
+        nll = self.reconstruct(batch, {"whole": q.sample(generator)} | cross, generator, counts=counts)
         singles, joint = self._split(experts)
         terms = {
             "joint": joint_loss(

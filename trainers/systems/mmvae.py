@@ -112,7 +112,7 @@ class Mmvae(SharedLatent):
         log_weight = log_importance_weight(z, nll, detached, batch.presence, beta=beta)
         bound, weight = importance_weighted_bound(log_weight)
         if z.requires_grad:
-            z.register_hook(lambda gradient: gradient * weight.unsqueeze(2))
+            z.register_hook(lambda gradient: gradient * weight.unsqueeze(2))  # type: ignore[no-untyped-call]
         return bound
 
 

@@ -48,7 +48,9 @@ class Mvae(SharedLatent):
         posteriors = {kind: self.posterior(experts, mask) for kind, mask in masks.items()}
         latents = {kind: q.sample(generator) for kind, q in posteriors.items()}
         cross, lacking = self.observed_means(experts, batch, generator)
-        nll = self.reconstruct(batch, latents | cross, generator, alone=alone)
+        counts = {kind: mask.amax(dim=1) for kind, mask in masks.items()}
+        counts |= {"alone": whole, "whole": several, "cross": lacking.amax(dim=1)}
+        nll = self.reconstruct(batch, latents | cross, generator, alone=alone, counts=counts)
         terms = {
             f"elbo_{n}": subset_loss(nll["alone"], q, self.only(whole, i), beta=beta, free_bits=free_bits)
             for i, (n, q) in enumerate(alone.items())

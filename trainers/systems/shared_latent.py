@@ -159,7 +159,13 @@ class SharedLatent(Variational):
         if several:
             latents["subset"] = self.sample_posterior(experts, subset, generator)
         cross, lacking = self.observed_means(experts, batch, generator)
-        nll = self.reconstruct(batch, latents | cross, generator, alone=alone)
+        counts = {
+            "alone": unimodal,
+            "whole": (whole.sum(dim=1) > 1).float(),
+            "subset": subset.amax(dim=1),
+            "cross": lacking.amax(dim=1),
+        }
+        nll = self.reconstruct(batch, latents | cross, generator, alone=alone, counts=counts)
         terms = {
             f"unimodal_{name}": unimodal_loss(
                 nll["alone"][:, i], q, unimodal[:, i], beta=beta, free_bits=self.config.free_bits

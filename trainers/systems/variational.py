@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
@@ -113,20 +114,29 @@ class Variational(System):
         generator: torch.Generator,
         *,
         alone: Mapping[str, Gaussian] | None = None,
+        counts: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """−log p_i(x_i | z) of every modality under every kind of latent, kind -> (B, M), in nats.
+
+        With ``reconstruct: drawn`` only one kind is decoded per row and modality, drawn from those that count there and
+        multiplied by their number; the others are 0. Sums over rows keep their expectation.
 
         Args:
             batch: what is reconstructed; columns of absent modalities are finite and mean nothing.
             latents: kind -> (B, L), the same latent for all modalities.
             generator: for samples of ``alone`` and for which kind is decoded under ``reconstruct: drawn``.
             alone: modality -> q(z | x_i); if given, kind ``alone`` reconstructs each from a sample of its own.
+            counts: kind -> (B,) or (B, M) of 0/1, where the objective has a use for it; everywhere if not named.
         """
         nll: dict[str, list[Tensor]] = {kind: [] for kind in (["alone"] if alone else []) + list(latents)}
-        for name in self.names:
+        useful = _where_kinds_count(list(nll), batch.presence, counts or {})
+        for i, name in enumerate(self.names):
             own = (alone[name].sample(generator),) if alone else ()
-            target = self.target(name, batch)
-            found = self._reconstruction(name, target, torch.stack((*own, *latents.values())), generator)
+            target, stacked = self.target(name, batch), torch.stack((*own, *latents.values()))
+            if self.config.reconstruct == "drawn":
+                found = self._drawn_nll(name, target, stacked, useful[:, :, i], generator)
+            else:
+                found = self._nll_of_each(name, target, stacked)
             for kind, row in zip(nll, found, strict=True):
                 nll[kind].append(row)
         return {kind: torch.stack(rows, dim=1) for kind, rows in nll.items()}
@@ -139,30 +149,32 @@ class Variational(System):
         """The masks with all but one modality taken out."""
         return presence * torch.eye(len(self.names), device=presence.device)[modality]
 
-    def _reconstruction(
-        self, name: str, measured: tuple[Tensor, Tensor], latents: Tensor, generator: torch.Generator
+    def _drawn_nll(
+        self,
+        name: str,
+        measured: tuple[Tensor, Tensor],
+        latents: Tensor,
+        useful: Tensor,
+        generator: torch.Generator,
     ) -> Tensor:
-        """−log p(x | z) of one modality for K latents of every row, (K, B, L) -> (K, B).
-
-        With ``reconstruct: drawn`` one of the K is decoded per row and counts K times, the others count 0; sums over
-        rows keep their expectation.
-        """
-        network, (kinds, rows) = self.network(name), latents.shape[:2]
-        target, weight = measured
-        if self.config.reconstruct == "drawn":
-            choice = torch.randint(kinds, (rows,), generator=generator, device=generator.device)
-            choice = choice.to(latents.device)
-            chosen = latents[choice, torch.arange(rows, device=latents.device)]
-            nll = network.reconstruction_nll(network.decode(chosen), target, weight)
-            return kinds * nll * nn.functional.one_hot(choice, kinds).T
-        return self._nll_of_each(name, measured, latents)
+        """−log p(x | z) of one of K latents per row, times the number of ``useful`` ones, (K, B, L) -> (K, B)."""
+        network, (kinds, rows), device = self.network(name), latents.shape[:2], latents.device
+        number = useful.sum(dim=0).clamp(min=1)
+        # A multiple of every possible number, so that the remainder is uniform for each.
+        fine = math.lcm(*range(1, kinds + 1))
+        drawn = torch.randint(fine, (rows,), generator=generator, device=generator.device).to(device)
+        rank = torch.where(useful > 0, useful.cumsum(dim=0) - 1, -1)
+        choice = (rank == drawn % number).int().argmax(dim=0)
+        decoded = network.decode(latents[choice, torch.arange(rows, device=device)])
+        nll = number * network.reconstruction_nll(decoded, *measured)
+        return nll * nn.functional.one_hot(choice, kinds).T
 
     def _nll_of_each(self, name: str, measured: tuple[Tensor, Tensor], latents: Tensor) -> Tensor:
         network, (target, weight) = self.network(name), measured
         repeat = (len(latents), *(1 for _ in target.shape[1:]))
         decoded = network.decode(latents.flatten(0, 1))
         nll = network.reconstruction_nll(decoded, target.repeat(repeat), weight.repeat(repeat))
-        return nll.unflatten(0, latents.shape[:2])
+        return nll.reshape(latents.shape[:2])
 
     def _classification_term(
         self, experts: Gaussian, batch: LabelledWindows, generator: torch.Generator
@@ -188,3 +200,12 @@ class Variational(System):
         repeated = Gaussian(*(t.repeat_interleave(count, dim=0) for t in experts))
         logits = self.classify(repeated, masks, generator).reshape(rows, count, -1)
         return labelled_cross_entropy(logits, batch.labels, smoothing=self.config.label_smoothing)
+
+
+def _where_kinds_count(kinds: Sequence[str], presence: Tensor, counts: Mapping[str, Tensor]) -> Tensor:
+    """(K, B, M) of 0/1 int64: where each kind of latent counts; everywhere for one that ``counts`` does not name."""
+    masks = []
+    for kind in kinds:
+        mask = counts.get(kind, torch.ones_like(presence))
+        masks.append(mask.unsqueeze(1).expand_as(presence) if mask.dim() == 1 else mask)
+    return (torch.stack(masks) > 0).long() if masks else presence.new_zeros(0, *presence.shape).long()
