@@ -1,10 +1,10 @@
-"""``afterimage evaluate``: accuracy, calibration and imputation of a bundle in every missing pattern."""
+"""``afterimage evaluate``: what a bundle or a checkpoint is worth, in every missing pattern."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,31 +17,108 @@ from afterimage.cli.arguments import (
     write_json,
 )
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A bundle or a compiled engine folder.", exists=True)],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="A bundle, a compiled engine, a checkpoint, or the folder of a training run (its bundle, or its "
+            "checkpoint where it has none yet).",
+            exists=True,
+            file_okay=False,
+        ),
+    ],
     data: DataOption = None,
     synthetic: SyntheticOption = False,
-    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     json_file: JsonOption = None,
 ) -> None:
-    """Measure a bundle on a split: all missing patterns, three fill policies, calibration, imputation.
+    """Measure a model on a split: all missing patterns, three fill policies, calibration, imputation, retrieval.
 
-    Example:
+    A checkpoint is calibrated on the validation split first, as it would be at the end of training.
+
+    Examples:
 
       afterimage evaluate runs/svae/bundle --json evaluation.json
+
+      afterimage evaluate runs/svae/checkpoint
     """
     from rich.console import Console
 
     from afterimage.demo.report import accuracy_table
     from engines.session import open_session
+    from runtime.sensors.moments import SPLITS
     from runtime.sensors.sources import open_source
 
-    evaluation = import_optional("trainers.evaluation.report")
+    if split not in SPLITS:
+        raise typer.BadParameter(f"split should be one of {', '.join(SPLITS)}, got {split!r}")
+    checkpoints = import_optional("trainers.evaluation.checkpoint_evaluation")
+    found = checkpoints.find_model(model)
     source = open_source(data_name(data, synthetic), data)
-    with open_session(bundle) as session:
-        result = evaluation.evaluate_bundle(session, source, split=split)
+    if checkpoints.is_checkpoint(found):
+        result = checkpoints.evaluate_checkpoint(found, source, split=split)
+    else:
+        with open_session(found) as session:
+            result = checkpoints.evaluate_bundle(session, source, split=split)
     if json_file is not None:
         write_json(json_file, json.dumps(result, indent=1))
     if json_file is None or str(json_file) != "-":
-        Console().print(accuracy_table(result["accuracy"]))
+        console = Console()
+        console.print(accuracy_table(result["accuracy"]))
+        console.print(imputation_table(result))
+        console.print(summary(result))
+
+
+def imputation_table(result: dict[str, Any]) -> Table:
+    """A row per sensor: what its latent says, and what its imputation from all others is worth."""
+    from rich.table import Table
+
+    table = Table(title=f"each sensor on the {result['split']} split, imputed from all others")
+    headings = (
+        "sensor",
+        "latent accuracy",
+        "active units",
+        "shows the class",
+        "judge's ceiling",
+        "NMSE",
+        "covered",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "sensor" else "right")
+    for name, of in result["imputation"].items():
+        units = result["active_units"][name]
+        covered = (result["coverage"] or {"by_pattern": {}})["by_pattern"].get(of["from"], {}).get(name)
+        table.add_row(
+            name,
+            f"{result['latent_accuracy'][name]:.3f}",
+            f"{units['active']} of {units['size']}",
+            f"{of['semantic_accuracy']:.3f}",
+            f"{of['judge_accuracy']:.3f}",
+            f"{of['nmse']:.3f}",
+            "" if covered is None else f"{covered:.3f}",
+        )
+    return table
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Everything else in a few lines."""
+    cross = [share for of in result["coherence"]["cross"].values() for share in of.values()]
+    precision = list(result["retrieval"]["mean_average_precision"].values())
+    ece, coverage = result["calibration"]["ece"], result["coverage"]
+    lines = [f"calibration error: all sensors {ece['all']:.3f}, worst pattern {ece['worst_pattern']:.3f}"]
+    if cross:
+        lines.append(
+            f"cross coherence: mean of all patterns {sum(cross) / len(cross):.3f}, worst {min(cross):.3f}; "
+            f"retrieval mAP {sum(precision) / len(precision):.3f}, by chance {result['retrieval']['by_chance']:.3f}"
+        )
+    if result["coherence"]["joint"] is not None:
+        lines.append(f"joint coherence of draws from the prior: {result['coherence']['joint']:.3f}")
+    if coverage is not None:
+        lines.append(
+            f"intervals of {coverage['level']:.0%} around imputations: mean coverage {coverage['mean']:.3f}, lowest "
+            f"{coverage['lowest']:.3f}"
+        )
+    return "\n".join(lines)

@@ -64,7 +64,8 @@ def distances(queries: Array, gallery: Array) -> npt.NDArray[np.float64]:
     """Euclidean distances (Q, N) between (Q, L) and (N, L)."""
     a, b = queries.astype(np.float64), gallery.astype(np.float64)
     squared = (a**2).sum(axis=1)[:, None] - 2.0 * a @ b.T + (b**2).sum(axis=1)
-    return np.sqrt(np.maximum(squared, 0.0))
+    apart: npt.NDArray[np.float64] = np.sqrt(np.maximum(squared, 0.0))
+    return apart
 
 
 def rank(queries: Described, gallery: Described, *, class_first: bool = True) -> Labels:
@@ -82,7 +83,8 @@ def rank(queries: Described, gallery: Described, *, class_first: bool = True) ->
     if not class_first:
         return np.argsort(apart, axis=1, kind="stable").astype(np.int64)
     other_class = queries.classes[:, None] != gallery.classes[None]
-    return np.lexsort((apart, other_class), axis=1).astype(np.int64)
+    order: Labels = np.lexsort((apart, other_class), axis=1).astype(np.int64)
+    return order
 
 
 def average_precision(relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
