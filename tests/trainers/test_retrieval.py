@@ -87,12 +87,12 @@ def test_a_bundle_is_asked_in_the_space_of_the_target(tiny_bundle: Path) -> None
         evidence = encode_all(session, chunk.windows)
         mask = np.tile(np.array([int(n == "rgb") for n in NAMES], np.float32), (6, 1))
         fused = session.fuse(evidence, mask)
-        found = describe(session, evidence, "rgb", "audio")
+        found = describe(session, evidence, "rgb")["audio"]
         assert found.latents == pytest.approx(fused.latents["audio"], abs=1e-6)
         assert np.array_equal(found.classes, fused.probabilities.argmax(1))
         # Neither side sees the sensor that it stands for.
         changed = {**evidence, "audio": evidence["audio"] + 1}
-        assert np.array_equal(describe(session, changed, "rgb", "audio").latents, found.latents)
+        assert np.array_equal(describe(session, changed, "rgb")["audio"].latents, found.latents)
         scores = score_retrieval(session, evidence, chunk.labels)
     assert len(scores["mean_average_precision"]) == len(scores["by_distance_alone"]) == 12
     assert all(0 < share <= 1 for share in scores["mean_average_precision"].values())

@@ -9,6 +9,7 @@ rank, only to say which of the found moments are relevant (those of the query's 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,22 +43,18 @@ class Described:
     probabilities: Array
 
 
-def describe(session: Session, evidence: Evidence, observed: str, target: str) -> Described:
-    """Moments seen by one sensor alone, in the latent space of another (or its own).
+def describe(session: Session, evidence: Evidence, observed: str) -> dict[str, Described]:
+    """Moments seen by one sensor alone, in the latent space of every sensor.
 
     Args:
         session: an open bundle or engine.
         evidence: modality -> (N, evidence_size).
         observed: the sensor taken to be the only one present.
-        target: whose latents to give.
     """
     names = session.manifest.modality_names
     fused = fuse_all(session, evidence, tuple(int(n == observed) for n in names))
-    return Described(
-        fused.latents[target],
-        fused.probabilities.argmax(axis=1).astype(np.int64),
-        fused.probabilities.max(axis=1),
-    )
+    classes, certain = fused.probabilities.argmax(axis=1).astype(np.int64), fused.probabilities.max(axis=1)
+    return {target: Described(fused.latents[target], classes, certain) for target in names}
 
 
 def distances(queries: Array, gallery: Array) -> npt.NDArray[np.float64]:
@@ -147,8 +144,6 @@ class Retrieval:
     """Retrieval of all moments of a split by all moments of it.
 
     Attributes:
-        source: sensor of the queries.
-        target: sensor of the gallery.
         ranking: (Q, N) gallery rows, best first.
         distance: (Q, N) latent distance, in the gallery's order.
         queries: what ranked them.
@@ -156,8 +151,6 @@ class Retrieval:
         relevant: (Q, N) by rank, same true class.
     """
 
-    source: str
-    target: str
     ranking: Labels
     distance: npt.NDArray[np.float64]
     queries: Described
@@ -171,30 +164,20 @@ class Retrieval:
 
 
 def retrieve(
-    session: Session,
-    evidence: Evidence,
-    labels: Labels,
-    source: str,
-    target: str,
-    *,
-    class_first: bool = True,
+    queries: Mapping[str, Described], gallery: Mapping[str, Described], labels: Labels, target: str
 ) -> Retrieval:
-    """Rank every moment's target sensor for every moment's source sensor.
+    """Rank every moment's target sensor for every moment.
 
     Args:
-        session: an open bundle or engine.
-        evidence: modality -> (N, evidence_size) of one window per moment.
+        queries: of the moments seen by the source sensor, from :func:`describe`.
+        gallery: of the same moments seen by the target sensor.
         labels: (N,) true classes, for relevance only.
-        source: sensor of the queries.
-        target: sensor of the gallery.
-        class_first: see :func:`rank`.
+        target: sensor that is wanted.
     """
-    queries = describe(session, evidence, source, target)
-    gallery = describe(session, evidence, target, target)
-    ranking = rank(queries, gallery, class_first=class_first)
+    asked, offered = queries[target], gallery[target]
+    ranking = rank(asked, offered)
     relevant = labels[ranking] == labels[:, None]
-    apart = distances(queries.latents, gallery.latents)
-    return Retrieval(source, target, ranking, apart, queries, gallery, relevant)
+    return Retrieval(ranking, distances(asked.latents, offered.latents), asked, offered, relevant)
 
 
 def score_retrieval(session: Session, evidence: Evidence, labels: Labels) -> dict[str, Any]:
@@ -205,13 +188,14 @@ def score_retrieval(session: Session, evidence: Evidence, labels: Labels) -> dic
         no class; ``by_chance``: what a random order would give.
     """
     names = session.manifest.modality_names
+    seen = {name: describe(session, evidence, name) for name in names}
     by_class, by_distance = {}, {}
     for source in names:
         for target in names:
             if source == target:
                 continue
             pair = f"{source}->{target}"
-            found = retrieve(session, evidence, labels, source, target)
+            found = retrieve(seen[source], seen[target], labels, target)
             by_class[pair] = found.mean_average_precision
             alone = rank(found.queries, found.gallery, class_first=False)
             by_distance[pair] = float(average_precision(labels[alone] == labels[:, None]).mean())
@@ -263,7 +247,8 @@ def retrieve_moments(
         raise InputError(f"moment {moment}: the {split} split has moments 0 .. {count - 1}")
     _, labels, windows = collect_windows(session, recordings, split, 1, None, seed)
     evidence = encode_all(session, windows)
-    result = retrieve(session, evidence, labels, source, target)
+    seen = {name: describe(session, evidence, name) for name in (source, target)}
+    result = retrieve(seen[source], seen[target], labels, target)
     alone = rank(result.queries, result.gallery, class_first=False)
 
     played = recordings.moments(split).recordings
