@@ -6,12 +6,14 @@ from trainers.papers.commands_4 import Commands4
 from trainers.papers.fashion_mnist import FashionMnist
 from trainers.papers.mnist_speech import MnistSpeech
 from trainers.papers.mnist_split import MnistSplit
+from trainers.papers.mnist_transpose import MnistTranspose
 from trainers.papers.protocol import Protocol, ProtocolError
 from trainers.papers.rgbd_5pct import RgbdFivePercent
 
 PROTOCOLS: tuple[Protocol, ...] = (
     MnistSplit(2),
     MnistSplit(3),
+    MnistTranspose(),
     Commands4(),
     FashionMnist(),
     MnistSpeech(),
