@@ -199,3 +199,23 @@ def test_drawn_reconstruction_is_unbiased(toy_config: Configure, toy_system: Mak
         return {k: float(torch.stack([f[k] for f in found]).mean()) for k in found[0]}
 
     assert means(drawn, 1500) == pytest.approx(means(every, 1500), rel=0.08)
+
+
+def test_associators_that_match_latents_need_no_decoder_and_find_the_partner(
+    toy_config: Configure, toy_system: Make
+) -> None:
+    """After some steps the associated latent is nearer to the partner's own than the prior is."""
+    system = toy_system(toy_config("associators", cross_objective="latent"))
+    assert isinstance(system, Associators)
+    system.begin_phase("cross")
+    given, generator = batch(48), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(system.associators.parameters(), lr=0.01)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        terms = system.loss("cross", given, generator, progress=0.5)
+        terms["total"].backward()
+        optimizer.step()
+        losses.append(float(terms["total"].detach()))
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(p.grad is None for p in system.networks.parameters())

@@ -15,7 +15,7 @@ from trainers.fusion.associators import Associator, own_or_associated
 from trainers.fusion.gaussians import Gaussian
 from trainers.fusion.masks import all_patterns
 from trainers.modalities.network import ModalityNetwork
-from trainers.objectives.association import cross_modal_loss, intra_modal_loss
+from trainers.objectives.association import cross_modal_loss, intra_modal_loss, latent_matching_loss
 from trainers.objectives.classification import labelled_cross_entropy
 from trainers.systems.base import Batches, FusedTensors, LabelledWindows, Phase, System, SystemConfig
 
@@ -34,6 +34,10 @@ class AssociatorsConfig(SystemConfig):
     hidden_size: int = Field(default=128, ge=1, description="width of an associator")
     associators_per_step: int = Field(default=4, ge=1, description="associators that learn in one step")
     intra_kl: float = Field(default=1.0, ge=0, description="λ_int of eq. 6")
+    cross_objective: Literal["reconstruction", "latent"] = Field(
+        default="reconstruction",
+        description="what associators learn from: eq. 7, or our KL between the partner's own latent and the associated",
+    )
     cross_kl: float = Field(default=1.0, ge=0, description="λ_crs of eq. 7")
     kl_warmup: float = Field(
         default=0.2, ge=0, le=1, description="share of a phase over which the λ rise from 0"
@@ -241,9 +245,13 @@ class Associators(System):
         drawn = torch.randperm(len(pairs), generator=generator, device=generator.device)
         for source, target in (pairs[int(k)] for k in drawn[: self.config.associators_per_step]):
             associated: Gaussian = self.associators[_key(source, target)](own[source].sample(generator))
-            nll = self._reconstruction(target, self.target(target, batch), associated.sample(generator))
             both = batch.presence[:, column[source]] * batch.presence[:, column[target]]
-            terms[f"cross_{source}_{target}"] = cross_modal_loss(nll, associated, both, kl_weight=kl_weight)
+            if self.config.cross_objective == "latent":
+                loss = latent_matching_loss(own[target], associated, both)
+            else:
+                nll = self._reconstruction(target, self.target(target, batch), associated.sample(generator))
+                loss = cross_modal_loss(nll, associated, both, kl_weight=kl_weight)
+            terms[f"cross_{source}_{target}"] = loss
         return terms
 
     def _classification_term(
