@@ -24,8 +24,8 @@ from trainers.papers.protocol import Report
 
 FEATURES = 128
 """Numbers that a trunk gives for a frame."""
-PICTURE = 32
-"""Side of the pictures that decoders give, half of a frame's."""
+PICTURE = 16
+"""Side of the pictures that decoders give, a quarter of a frame's."""
 BATCH = 48
 LEARNING_RATE = 3e-3
 
@@ -93,7 +93,7 @@ def fine_tune(
 
 @torch.no_grad()
 def pictures(name: str, frames: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Frames at half size in the model units of their modality, (N, C, PICTURE, PICTURE): 0..1, or ln metres."""
+    """Frames at a quarter of their size in the model units of their modality, (N, C, PICTURE, PICTURE): 0..1, or ln metres."""
     network = build_modality(ImageSpec(name, frames.shape[1:], kind=name), 8, FEATURES)
     small = [F.adaptive_avg_pool2d(network.target(window), PICTURE) for window in _in_parts(frames)]
     return torch.cat(small).numpy()
@@ -107,22 +107,42 @@ def _in_parts(frames: npt.NDArray[Any]) -> Iterator[Tensor]:
 class FeatureNetwork(ModalityNetwork):
     """A window of features and the picture they come from, flat; the trunk gives the features as they are.
 
-    The decoder gives the picture in the model units of the sensor (0..1 for RGB, ln metres for depth), by two linear
-    layers. Nothing in the trunk learns: p(h | a) of SS-HMVAE is then the paper's p(x | a).
+    The decoder is two linear layers. It gives the picture in the model units of the sensor (0..1 for RGB, ln metres for
+    depth): nothing in the trunk learns, so p(h | a) of SS-HMVAE is then the paper's p(x | a), and pictures come on top.
+    With ``whole`` it gives features and picture, one after the other: for systems that read what they generate.
     """
 
     def __init__(
-        self, spec: WindowSpec, latent_size: int, hidden_size: int, *, channels: int, width: int = 256
+        self,
+        spec: WindowSpec,
+        latent_size: int,
+        hidden_size: int,
+        *,
+        channels: int,
+        whole: bool = False,
+        width: int = 256,
     ) -> None:
-        """Build the network; ``channels`` of the picture, ``width`` of the decoder."""
+        """Build the network.
+
+        Args:
+            spec: with the window's shape.
+            latent_size: of what the decoder takes.
+            hidden_size: number of features.
+            channels: C of the picture.
+            whole: decode features too.
+            width: of the decoder.
+        """
         super().__init__(spec, latent_size, hidden_size)
-        pixels = channels * PICTURE**2
-        self.window_shape = (hidden_size + pixels,)
-        self.target_shape = self.observation_shape = (channels, PICTURE, PICTURE)
-        self.observation_unit = "intensity" if channels == 3 else "ln m"
+        self.picture_shape = (channels, PICTURE, PICTURE)
+        size = hidden_size + channels * PICTURE**2
+        self.whole = whole
+        self.window_shape = (size,)
+        self.target_shape = self.observation_shape = (size,) if whole else self.picture_shape
+        self.observation_unit = "features" if whole else "intensity" if channels == 3 else "ln m"
         self.noise_scale, self.effective_size = 0.1, 100.0
         self.register_buffer("target_mean", torch.zeros(self.target_shape))
-        self.decoder = nn.Sequential(nn.Linear(latent_size, width), nn.ReLU(), nn.Linear(width, pixels))
+        outputs = size if whole else size - hidden_size
+        self.decoder = nn.Sequential(nn.Linear(latent_size, width), nn.ReLU(), nn.Linear(width, outputs))
 
     def features(self, window: Tensor) -> Tensor:
         """(B, hidden_size + pixels) -> (B, hidden_size)."""
@@ -132,12 +152,20 @@ class FeatureNetwork(ModalityNetwork):
         """The features themselves, (B, hidden_size)."""
         return self.features(window)
 
+    def trunk_of_target(self, target: Tensor) -> Tensor:
+        """The features of something decoded; only with ``whole``."""
+        return self.features(target) if self.whole else super().trunk_of_target(target)
+
+    def picture(self, target: Tensor) -> Tensor:
+        """The picture in a target or in something decoded, (B, C, S, S)."""
+        return target[:, self.hidden_size :].reshape(-1, *self.picture_shape) if self.whole else target
+
     def target(self, window: Tensor) -> Tensor:
-        """The picture, (B, C, S, S)."""
-        return window[:, self.hidden_size :].reshape(-1, *self.target_shape)
+        """The picture, (B, C, S, S), or with ``whole`` the window."""
+        return window if self.whole else window[:, self.hidden_size :].reshape(-1, *self.picture_shape)
 
     def deviation(self, latent: Tensor) -> Tensor:
-        """(B, latent_size) -> (B, C, S, S)."""
+        """(B, latent_size) -> (B, *target_shape)."""
         found: Tensor = self.decoder(latent)
         return found.view(-1, *self.target_shape)
 

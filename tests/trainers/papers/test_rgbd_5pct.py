@@ -116,7 +116,7 @@ def test_a_window_is_its_features_and_its_picture() -> None:
     frames = recordings(4).arrays["rgb"]
     picture = pictures("rgb", frames)
     assert picture.shape == (8, 3, PICTURE, PICTURE)
-    np.testing.assert_allclose(picture[:, :, 0, 0], frames[:, :2, :2].mean((1, 2)) / 255.0, rtol=1e-5)
+    np.testing.assert_allclose(picture[:, :, 0, 0], frames[:, :4, :4].mean((1, 2)) / 255.0, rtol=1e-5)
     windows = np.concatenate([np.ones((8, FEATURES), np.float32), picture.reshape(8, -1)], axis=1)
     network = FeatureNetwork(ImageSpec("rgb", windows.shape[1:]), 4, FEATURES, channels=3)
     given = torch.from_numpy(windows)
