@@ -93,7 +93,7 @@ def fine_tune(
 
 @torch.no_grad()
 def pictures(name: str, frames: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Frames at a quarter of their size in the model units of their modality, (N, C, PICTURE, PICTURE): 0..1, or ln metres."""
+    """Frames at a quarter of their size in model units, (N, C, PICTURE, PICTURE): 0..1 for RGB, ln metres for depth."""
     network = build_modality(ImageSpec(name, frames.shape[1:], kind=name), 8, FEATURES)
     small = [F.adaptive_avg_pool2d(network.target(window), PICTURE) for window in _in_parts(frames)]
     return torch.cat(small).numpy()
