@@ -159,7 +159,7 @@ def fit_imputation_scale(
     for name in system.names:
         windows = torch.cat([batch.windows[name] for batch in batches()])[chosen]
         weight[name] = measured_weight(system.network(name).spec.kind, windows.numpy())
-        measured[name] = _in_parts(lambda part, n=name: system.observe(n, part), windows)
+        measured[name] = _in_parts(system.observe, name, windows)
     scales: dict[str, dict[str, float]] = {}
     for pattern in presence_patterns(len(system.names), empty=True):
         absent = [n for n, present in zip(system.names, pattern, strict=True) if not present]
@@ -169,18 +169,16 @@ def fit_imputation_scale(
             given, torch.tensor(pattern, dtype=torch.float32).expand(len(chosen), -1)
         ).latents
         scales[pattern_key(system.names, pattern)] = {
-            n: _rounded(
-                interval_half_width(
-                    measured[n], _in_parts(lambda part, n=n: system.decode(n, part), latents[n]), weight[n]
-                )
-            )
+            n: _rounded(interval_half_width(measured[n], _in_parts(system.decode, n, latents[n]), weight[n]))
             for n in absent
         }
     return scales
 
 
-def _in_parts(function: Callable[[Tensor], Tensor], rows: Tensor) -> npt.NDArray[np.float32]:
-    return np.concatenate([function(part).numpy() for part in rows.split(64)])
+def _in_parts(
+    function: Callable[[str, Tensor], Tensor], modality: str, rows: Tensor
+) -> npt.NDArray[np.float32]:
+    return np.concatenate([function(modality, part).numpy() for part in rows.split(64)])
 
 
 def _rounded(value: float) -> float:

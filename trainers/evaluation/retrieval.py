@@ -130,13 +130,13 @@ def precision_recall_curve(relevant: npt.NDArray[np.bool_]) -> list[dict[str, fl
 
 
 def _relevant_totals(relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    totals = relevant.sum(axis=1)
+    totals: npt.NDArray[np.int64] = relevant.sum(axis=1, dtype=np.int64)
     if relevant.ndim != 2 or not len(relevant) or not totals.all():
         raise ValueError(
             f"expected (Q, N) with Q >= 1 and something relevant for every query, got {relevant.shape} with "
             f"{int((totals == 0).sum())} queries that have nothing"
         )
-    return totals.astype(np.int64)
+    return totals
 
 
 @dataclass(frozen=True)
