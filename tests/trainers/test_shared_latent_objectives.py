@@ -17,6 +17,7 @@ from trainers.objectives.mixture import (
     log_importance_weight,
     mixture_log_density,
     mixture_moments,
+    reweighted_elbo,
 )
 from trainers.objectives.svae import divergence_to_smaller_subsets
 
@@ -161,3 +162,19 @@ def test_a_mixtures_moments() -> None:
     q = mixture_moments(experts, torch.tensor([[0.5, 0.5], [0.0, 0.0]]))
     assert q.mean.flatten().tolist() == pytest.approx([2.0, 0.0])
     assert q.log_variance.exp().flatten().tolist() == pytest.approx([2.0 + 4.0, 1.0], rel=1e-4)
+
+
+def test_the_reweighted_elbo_is_the_public_codes_worked_out_by_hand() -> None:
+    experts = Gaussian(torch.tensor([[[0.0], [1.0], [9.0]]], requires_grad=True), torch.zeros(1, 3, 1))
+    value, nll = torch.tensor([[[0.5], [2.0], [9.0]]]), torch.tensor([[3.0, 5.0, 100.0]])
+    divergence, present = torch.tensor([[0.1, 0.2, 50.0]]), torch.tensor([[1.0, 1.0, 0.0]])
+    # q_1(0.5) = q_0(0.5), for both are half a unit away; q_0(2) / q_1(2) = exp(-2 + 1/2).
+    expected = (3.0 + 5.0 + 1.0 * 3.0 + math.exp(-1.5) * 5.0 + 2.0 * 0.3) / 2
+    found = reweighted_elbo(nll, value, experts, divergence, present, beta=2.0)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    found.backward()
+    gradient = experts.mean.grad
+    assert gradient is not None
+    # d w_01 / d mu_0 = w_01 (2 - mu_0): expert 0 is driven away from what expert 1 drew.
+    assert float(gradient[0, 0]) == pytest.approx(math.exp(-1.5) * 2.0 * 5.0 / 2, rel=1e-5)
+    assert float(gradient[0, 2]) == 0.0, "what is absent must not learn"

@@ -36,6 +36,7 @@ CONFIGS: dict[str, SystemConfig] = {
     "mvae": MvaeConfig(latent_size=4, cross_reconstruction=0.5),
     "mmvae": MmvaeConfig(latent_size=4, samples=3, cross_reconstruction=0.5),
     "mmvae-elbo": MmvaeConfig(latent_size=4, objective="elbo", reconstruct="all", classify="mean"),
+    "mmvae-reweighted": MmvaeConfig(latent_size=4, objective="reweighted"),
     "jmvae": JmvaeConfig(latent_size=4, cross_reconstruction=0.5),
     "concatenation": ConcatenationConfig(latent_size=4),
 }

@@ -6,6 +6,10 @@ With z_k ~ q_m(z | x_m) the log importance weight is
 
 the ELBO is the mean of log w_k, and the importance weighted bound log 1/K Σ_k w_k. Both are averaged over the m ∈ S
 (stratified sampling), outside of the logarithm: the looser of the two bounds of Shi et al. (2019), which they train.
+
+The public code's default objective is another one, :func:`reweighted_elbo`: cross terms are own reconstructions with an
+importance weight, so that nothing is ever decoded from another modality. The SVAE paper trained its MMVAE so.
+
 The public code has Laplace distributions; ours are Gaussians, like everywhere in this package.
 """
 
@@ -15,7 +19,11 @@ import torch
 from torch import Tensor
 
 from trainers.fusion.gaussians import Gaussian
+from trainers.objectives.classification import masked_mean
 from trainers.objectives.hmvae import log_density
+
+LARGEST_LOG_RATIO = 10.0
+"""Of densities in :func:`reweighted_elbo`; beyond, a single row would be all of a batch's loss."""
 
 
 def mixture_log_density(value: Tensor, experts: Gaussian, present: Tensor) -> Tensor:
@@ -66,6 +74,40 @@ def importance_weighted_bound(log_weight: Tensor) -> tuple[Tensor, Tensor]:
     surrogate = (weight * log_weight).sum(dim=0)
     value = torch.logsumexp(log_weight.detach(), dim=0) - torch.log(torch.tensor(float(len(log_weight))))
     return value + surrogate - surrogate.detach(), weight
+
+
+def reweighted_elbo(
+    reconstruction: Tensor,
+    value: Tensor,
+    experts: Gaussian,
+    divergence: Tensor,
+    present: Tensor,
+    *,
+    beta: float,
+) -> Tensor:
+    """The negative importance-sampled ELBO that the public code calls ``elbo``; mean over rows, in nats.
+
+    1/|S| Σ_{r∈S} [ β KL(q_r ‖ p) − Σ_{d∈S} w_rd log p_d(x_d | z_d) ],  z_d ~ q_d,  w_rd = q_r(z_d) / q_d(z_d)
+
+    In w_rd only q_r has a gradient. As log p_d is negative, that gradient drives q_r away from what the others say.
+
+    Args:
+        reconstruction: (B, M) −log p_d(x_d | z_d).
+        value: (B, M, L) z_d, one sample of each expert.
+        experts: q_d(z | x_d), (B, M, L).
+        divergence: (B, M) KL(q_d ‖ p).
+        present: (B, M) of 0/1.
+        beta: weight of the divergences.
+    """
+    drawn = value.detach().transpose(0, 1)
+    # (B, r, d): the density of expert r at the sample of expert d.
+    density = torch.stack([log_density(z.unsqueeze(1), experts) for z in drawn], dim=2)
+    own = density.diagonal(dim1=1, dim2=2).detach()
+    ratio = torch.exp((density - own.unsqueeze(1)).clamp(max=LARGEST_LOG_RATIO))
+    same = torch.eye(present.shape[1], dtype=ratio.dtype, device=ratio.device)
+    weight = (same + (1.0 - same) * ratio) * present.unsqueeze(1) * present.unsqueeze(2)
+    total = (weight * reconstruction.unsqueeze(1)).sum(dim=(1, 2)) + beta * (divergence * present).sum(dim=1)
+    return masked_mean(total / present.sum(dim=1).clamp(min=1.0), present.amax(dim=1))
 
 
 def mixture_moments(experts: Gaussian, weight: Tensor) -> Gaussian:

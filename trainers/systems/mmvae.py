@@ -9,10 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from trainers.fusion.gaussians import Gaussian
+from trainers.fusion.gaussians import Gaussian, kl_to_standard_normal
 from trainers.fusion.replacement_experts import draw_donors
 from trainers.objectives.classification import masked_mean
-from trainers.objectives.mixture import importance_weighted_bound, log_importance_weight, mixture_moments
+from trainers.objectives.mixture import (
+    importance_weighted_bound,
+    log_importance_weight,
+    mixture_moments,
+    reweighted_elbo,
+)
 from trainers.systems.base import FusedTensors, LabelledWindows
 from trainers.systems.shared_latent import SharedLatent, SharedLatentConfig
 
@@ -24,8 +29,10 @@ class MmvaeConfig(SharedLatentConfig):
     """Settings of the MMVAE baseline. ``reconstruct: drawn`` draws one expert per row, ``all`` takes every one."""
 
     name: Literal["mmvae"] = "mmvae"
-    objective: Literal["dreg", "elbo"] = Field(
-        default="dreg", description="importance weighted bound with DReG's gradient, or the ELBO"
+    objective: Literal["dreg", "elbo", "reweighted"] = Field(
+        default="dreg",
+        description="importance weighted bound with DReG's gradient, the ELBO, or the ELBO of the public code, whose "
+        "cross terms are own reconstructions with an importance weight (one sample, all experts)",
     )
     samples: int = Field(
         default=1, ge=1, description="K samples of each expert; with 1 both objectives bound alike"
@@ -81,6 +88,8 @@ class Mmvae(SharedLatent):
     ) -> dict[str, Tensor]:
         """The negative bound under samples of every present expert, or of one drawn per row."""
         present = batch.presence
+        if self.config.objective == "reweighted":
+            return {"mixture": self._reweighted(experts, batch, generator, beta)}
         if self.config.reconstruct == "drawn":
             sources = [draw_donors(present, generator)]
         else:
@@ -93,6 +102,17 @@ class Mmvae(SharedLatent):
         cross, lacking = self.observed_means(experts, batch, generator)
         nll = self.reconstruct(batch, cross, generator) if cross else {}
         return terms | self.cross_terms(nll, lacking)
+
+    def _reweighted(
+        self, experts: Gaussian, batch: LabelledWindows, generator: torch.Generator, beta: float
+    ) -> Tensor:
+        z = experts.sample(generator)
+        nll = []
+        for i, name in enumerate(self.names):
+            network, (target, weight) = self.network(name), self.target(name, batch)
+            nll.append(network.reconstruction_nll(network.decode(z[:, i]), target, weight))
+        divergence = kl_to_standard_normal(experts)
+        return reweighted_elbo(torch.stack(nll, dim=1), z, experts, divergence, batch.presence, beta=beta)
 
     def _bound(
         self,
