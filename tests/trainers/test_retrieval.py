@@ -138,8 +138,3 @@ def test_on_the_command_line(tiny_bundle: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "mean average precision" in done.stdout
     assert len(json.loads(out.read_text())["found"]) == 3
-    done = subprocess.run(
-        [*command[:-1], "sonar", "--synthetic"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "sonar" in done.stderr

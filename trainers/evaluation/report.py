@@ -40,8 +40,8 @@ TRAIN_MOMENTS = 1600
 PATTERN_MOMENTS = 200
 """One window each of the first so many moments is imputed from every subset of the other sensors."""
 PRIOR_DRAWS = 500
-JUDGE_MINUTES = 1.0
-"""A limit for slow machines: four judges take ten to twenty seconds on one core of a usual one."""
+JUDGE_MINUTES = 4.0
+"""A limit for slow or busy machines: four judges take ten to twenty seconds on one core of a usual one."""
 
 PriorDraws = Callable[[int], Mapping[str, npt.NDArray[np.float32]]]
 """Gives so many latents per modality from a system's prior; a bundle has none, the system it comes from has."""
