@@ -32,7 +32,8 @@ SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     "svae": {"name": "svae"},
     "vaevae": {"name": "vaevae"},
     "vaevae-star": {"name": "vaevae", "star": True},
-    "mmvae": {"name": "mmvae"},
+    "mmvae": {"name": "mmvae", "objective": "elbo"},
+    "mmvae-reweighted": {"name": "mmvae", "objective": "reweighted"},
     "mvae": {"name": "mvae"},
     "jmvae": {"name": "jmvae"},
 }
@@ -50,10 +51,13 @@ class Setting:
 
     Attributes:
         steps: of the optimiser.
-        rows: in a batch, of each kind: with all stripes, and with each stripe alone.
+        paired: rows in a batch with all stripes.
+        alone: rows in a batch with one stripe alone, of each stripe.
         learning_rate: at its highest.
         schedule: of the learning rate.
         average: decay of the averaged weights.
+        beta_warmup: share of the steps over which the divergences come in; at once, they silence the latent of a short
+            training before it has something to say.
         hidden_size: of trunks, decoders and joint networks; None: the convolutions of the paper's code.
         train: digits to learn from; None: all.
         test: digits to measure on; None: all.
@@ -62,10 +66,12 @@ class Setting:
     """
 
     steps: int
-    rows: int
+    paired: int
+    alone: int
     learning_rate: float
     schedule: str
     average: float
+    beta_warmup: float
     hidden_size: int | None
     train: int | None
     test: int | None
@@ -74,10 +80,10 @@ class Setting:
 
 
 SETTINGS: Mapping[Budget, Setting] = {
-    "smoke": Setting(6, 20, 1e-3, "cosine", 0.9, 32, 500, 200, 15, 50),
-    "small": Setting(3000, 50, 1e-3, "cosine", 0.99, 400, None, 5000, 800, 1000),
+    "smoke": Setting(6, 20, 10, 1e-3, "cosine", 0.9, 0.2, 32, 500, 200, 15, 50),
+    "small": Setting(2500, 100, 25, 5e-3, "cosine", 0.99, 0.3, 400, None, 5000, 800, 1000),
     # 200 epochs of 600 batches; the paper's three-stripe models take 50.
-    "full": Setting(120_000, 100, 2e-4, "constant", 0.0, None, None, None, 4000, 1000),
+    "full": Setting(120_000, 100, 100, 2e-4, "constant", 0.0, 0.0, None, None, None, 4000, 1000),
 }
 EPOCHS_OF_THREE = 50 / 200
 
@@ -146,7 +152,11 @@ class MnistSplit(Protocol):
     def model_config(self, arm: str, seed: int, budget: Budget) -> ModelConfig:
         """Settings of an arm's training."""
         setting = SETTINGS[budget]
-        system: dict[str, Any] = {"latent_size": LATENT_SIZE, "classification": 0.0, "beta_warmup": 0.0}
+        system: dict[str, Any] = {
+            "latent_size": LATENT_SIZE,
+            "classification": 0.0,
+            "beta_warmup": setting.beta_warmup,
+        }
         name = split_arm(arm)[0]
         system |= SYSTEMS[name]
         if name in ("vaevae", "vaevae-star", "jmvae"):
@@ -165,7 +175,7 @@ class MnistSplit(Protocol):
                 },
                 "system": system,
                 "phases": {"joint": {"steps": steps, "learning_rate": setting.learning_rate}},
-                "batch_size": setting.rows,
+                "batch_size": setting.paired,
                 "optimizer": {
                     "name": "adam",
                     "weight_decay": 0.0,
@@ -188,8 +198,9 @@ class MnistSplit(Protocol):
         report: Report,
     ) -> SharedLatent:
         """A trained arm, on the CPU."""
-        source = StripedDigits(digits.images[digits.train[: setting.train]], self.stripes)
-        sampler = source.sampler(split_arm(arm)[1], setting.rows, setting.rows, config.seed)
+        images = digits.images[digits.train[: setting.train]]
+        source = StripedDigits(images, self.stripes)
+        sampler = source.sampler(split_arm(arm)[1], setting.paired, setting.alone, config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             system = make_system(self._networks(setting), CLASSES, config.system)
