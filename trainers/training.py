@@ -77,6 +77,7 @@ def train(
         trainer.resume()
     begin = time.monotonic()
     _run_with_bar(trainer, minutes, console or Console(stderr=True))
+    model.to("cpu")
     evidence, labels = validation_evidence(model.eval(), lambda: batches)
     reliability = fit_reliability(model, evidence, labels)
     temperatures, accuracies = calibrate(model, evidence, labels)

@@ -48,4 +48,4 @@ def train_arm(
             report(phase, step, steps)
 
     trainer.run(report=on_step)
-    return system.eval()
+    return system.to("cpu").eval()
