@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,14 @@ CLASSES = 10
 LATENT_SIZE = 64
 """Of every modality, as in the paper."""
 VALIDATION_ROWS = 500
-SETTINGS = AssociatorsConfig(latent_size=LATENT_SIZE, pairs=(), classify="never", hidden_size=256)
+SETTINGS = AssociatorsConfig(
+    latent_size=LATENT_SIZE,
+    pairs=(),
+    classify="never",
+    hidden_size=256,
+    cross_objective="latent",
+    associate_from="mean",
+)
 """Of every network before additions; what the paper does not give was chosen on validation."""
 
 
@@ -124,6 +132,39 @@ def match_by_class(labels: Sequence[Labels], rows: Sequence[Rows], rng: np.rando
     return np.concatenate(joined).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class Pairing:
+    """Which moments associators learn from.
+
+    With every partner there is, each row of the largest set has one partner in every other set, drawn evenly from the
+    rows of its class.
+
+    Attributes:
+        share: of what is there, the same of every class, drawn at random.
+        of: ``pairs``: that share of the moments, whose partners may be any row; ``rows``: all moments that can be
+            made of that share of every set's rows.
+    """
+
+    share: float
+    of: Literal["pairs", "rows"] = "pairs"
+
+    def moments(self, domains: Sequence[Domain], seed: int) -> Rows:
+        """(R, M) training rows of every modality; the same ones in every addition with the same seed."""
+        labels = [d.recordings.labels for d in domains]
+        train = [d.recordings.train for d in domains]
+        if self.of == "rows":
+            train = [
+                share_of(own, rows, self.share, np.random.default_rng([seed, *d.name.encode()]))
+                for d, own, rows in zip(domains, labels, train, strict=True)
+            ]
+        found = match_by_class(labels, train, np.random.default_rng([seed, 1]))
+        if self.of == "pairs":
+            kept = np.arange(len(found), dtype=np.int64)
+            rng = np.random.default_rng([seed, 2])
+            found = found[share_of(labels[0][found[:, 0]], kept, self.share, rng)]
+        return found
+
+
 def share_of(labels: Labels, rows: Rows, share: float, rng: np.random.Generator) -> Rows:
     """A share of some rows, drawn at random, the same of every class and at least one of each."""
     found = []
@@ -201,21 +242,21 @@ def join(
     new: Associators,
     pairs: Sequence[tuple[str, str]],
     domains: Mapping[str, Domain],
-    share: float,
+    pairing: Pairing,
     *,
     steps: int,
     seed: int,
     folder: Path,
     report: Report,
 ) -> Associators:
-    """Add a trained autoencoder to a network and train the associators between, on pairs of a share of the rows.
+    """Add a trained autoencoder to a network and train the associators between, on pairs alone.
 
     Args:
         system: the network so far.
         new: of one modality.
         pairs: of the new modality and an old one each.
         domains: by modality.
-        share: of every modality's training rows that have partners.
+        pairing: which moments the associators learn from.
         steps: of training.
         seed: of pairs, weights and batches.
         folder: for checkpoints.
@@ -226,28 +267,17 @@ def join(
         torch.manual_seed(seed)
         larger = add_modality(system, name, new, pairs)
     joined = [domains[n] for n in larger.names]
-    rng = np.random.default_rng([seed, len(joined)])
-    labels = [d.recordings.labels for d in joined]
-    # The rows with partners are drawn per modality, so that they are the same ones in every addition.
-    chosen = [
-        share_of(
-            d.recordings.labels, d.recordings.train, share, np.random.default_rng([seed, *name_bytes(d)])
-        )
-        for d in joined
-    ]
-    train = MatchedRows(joined, match_by_class(labels, chosen, rng))
-    held = match_by_class(labels, [d.recordings.validation for d in joined], rng)
-    held = held[rng.permutation(len(held))[:VALIDATION_ROWS]]
+    train = MatchedRows(joined, pairing.moments(joined, seed))
+    labels, validation_rows = zip(
+        *((d.recordings.labels, d.recordings.validation) for d in joined), strict=True
+    )
+    rng = np.random.default_rng([seed, 3])
+    held = rng.permutation(match_by_class(labels, validation_rows, rng))[:VALIDATION_ROWS]
     settings = model_config(larger.config, larger.names, steps, seed)
     validation = [MatchedRows(joined, held).batch(np.arange(len(held)))]
     sampler = ArraySampler(train, settings.batch_size, seed)
     train_arm(larger, sampler, validation, settings, folder / "+".join(larger.names), report)
     return larger
-
-
-def name_bytes(domain: Domain) -> list[int]:
-    """A modality's name as numbers, for a seed of its own."""
-    return list(domain.name.encode())
 
 
 Judgement = Callable[[Tensor], Labels]

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from trainers.evaluation.diversity import relative_diversity
 from trainers.papers.association import (
     Domain,
     Judgement,
+    Pairing,
     autoencoder,
     generate,
     join,
@@ -26,8 +28,11 @@ from trainers.papers.protocol import Budget, Cell, Metrics, Protocol, Report
 from trainers.systems.associators import Associators
 from trainers.systems.associators import Path as Route
 
-SHARES = {"100 %": 1.0, "50 %": 0.5, "20 %": 0.2, "10 %": 0.1, "5 %": 0.05, "1 %": 0.01}
-"""Arm -> share of every modality's training rows that have partners (figure 6 of the paper)."""
+PAIRINGS = {
+    **{f"{percent} %": Pairing(percent / 100) for percent in (100, 50, 20, 10, 5, 1)},
+    "5 % of rows": Pairing(0.05, "rows"),
+}
+"""Arm -> which pairs there are; shares of pairs as in figure 6 of the paper."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ EFFORTS: Mapping[Budget, Effort] = {
 
 
 class AssociationProtocol(Protocol):
-    """Autoencoders on all rows, associators on the share of rows that have partners, one addition after the other.
+    """Autoencoders on all rows, associators on pairs alone, one addition after the other.
 
     Attributes:
         first: modality that the network begins with.
@@ -72,8 +77,8 @@ class AssociationProtocol(Protocol):
         """The modalities; autoencoders get ``factor`` times their steps."""
 
     def arms(self, budget: Budget) -> tuple[str, ...]:
-        """Shares of paired rows; the largest and 5 % at ``smoke``."""
-        return ("100 %", "5 %") if budget == "smoke" else tuple(SHARES)
+        """Shares of pairs; the largest and 5 % at ``smoke``."""
+        return ("100 %", "5 %") if budget == "smoke" else tuple(PAIRINGS)
 
     def run(self, arm: str, seed: int, budget: Budget, data: Path, folder: Path, report: Report) -> Metrics:
         """Train the network of one share, and judge what it generates along every route."""
@@ -87,10 +92,10 @@ class AssociationProtocol(Protocol):
         domains = self.domains(data, effort.autoencoder)
         if effort.rows is not None:
             domains = {name: d.cut(*effort.rows) for name, d in domains.items()}
-        system = self._network(domains, SHARES[arm], seed, effort.associators, folder, shared, report)
+        system = self._network(domains, PAIRINGS[arm], seed, effort.associators, folder, shared, report)
         report("judge", 0, 1)
         judges = {name: judgement(d, shared, effort.judge) for name, d in domains.items()}
-        metrics: Metrics = {}
+        metrics = paired_rows(PAIRINGS[arm].moments(tuple(domains.values()), seed), domains)
         for route in self.routes:
             metrics |= route_metrics(system, route, domains, judges, split, seed)
         for name, domain in domains.items():
@@ -101,7 +106,7 @@ class AssociationProtocol(Protocol):
     def _network(
         self,
         domains: Mapping[str, Domain],
-        share: float,
+        pairing: Pairing,
         seed: int,
         steps: int,
         folder: Path,
@@ -119,7 +124,7 @@ class AssociationProtocol(Protocol):
                 single[name],
                 [(name, partner) for partner in partners],
                 domains,
-                share,
+                pairing,
                 steps=steps,
                 seed=seed,
                 folder=folder,
@@ -130,11 +135,21 @@ class AssociationProtocol(Protocol):
     def figures(self, cells: Sequence[Cell], folder: Path) -> list[Path]:
         """Accuracy against the share of pairs (figure 6), and examples of every route (figure 4)."""
         names = ["→".join(route) for route in self.routes]
-        drawn = [draw_shares(cells, names, SHARES, folder / "shares.png")]
+        shares = {arm: pairing.share for arm, pairing in PAIRINGS.items() if pairing.of == "pairs"}
+        drawn = [draw_shares(cells, names, shares, folder / "shares.png")]
         examples = folder / "cells" / "100-%" / "0" / "examples.npz"
         if examples.exists():
             drawn.append(draw_routes(examples, folder / "examples.png"))
         return drawn
+
+
+def paired_rows(moments: npt.NDArray[np.int64], domains: Mapping[str, Domain]) -> Metrics:
+    """Number of pairs, and percent of every modality's training rows that are in some pair."""
+    found = {"pairs": float(len(moments))}
+    for column, (name, domain) in enumerate(domains.items()):
+        rows = len(np.unique(moments[:, column]))
+        found[f"{name} rows in pairs"] = 100.0 * rows / len(domain.recordings.train)
+    return found
 
 
 def route_metrics(

@@ -12,9 +12,12 @@ from trainers.papers.networks import GreyImageNetwork, ImageSpec
 from trainers.papers.packs import fashion_mnist, mnist
 
 NOTES = (
-    "Columns are shares of every modality's training recordings that have a partner, drawn at random within each "
-    "class; autoencoders learn from all recordings, associators from pairs alone. Of each class there are as many "
-    "pairs as the larger set has such recordings.",
+    "Autoencoders learn from all recordings, associators from pairs alone. Columns are shares of the pairs: at 100 % "
+    "every MNIST training image (55000) has a partner of its class, each recording of the smaller sets as often as any "
+    "other; 5 % are 2750 of these pairs. `5 % of rows`: only 5 % of every set's recordings have partners at all. "
+    "`rows in pairs` says how many that are.",
+    "Associators learn to match the latent of the partner (KL), in place of the paper's equation 7, which with random "
+    "partners gives a blurred mean of the class that the classifier does not recognise.",
     "Figures are percent of generated samples that a classifier of real data gives the source's class, of the mean "
     "latent and of one drawn; `measured` and `reconstructed` are that classifier's own accuracy (table 2, Rec) and "
     "on the autoencoder's reconstructions (table 2, VAE).",

@@ -38,6 +38,9 @@ class AssociatorsConfig(SystemConfig):
         default="reconstruction",
         description="what associators learn from: eq. 7, or our KL between the partner's own latent and the associated",
     )
+    associate_from: Literal["sample", "mean"] = Field(
+        default="sample", description="what associators see of the source's latent in training"
+    )
     cross_kl: float = Field(default=1.0, ge=0, description="λ_crs of eq. 7")
     kl_warmup: float = Field(
         default=0.2, ge=0, le=1, description="share of a phase over which the λ rise from 0"
@@ -244,7 +247,9 @@ class Associators(System):
         pairs = self._new_pairs
         drawn = torch.randperm(len(pairs), generator=generator, device=generator.device)
         for source, target in (pairs[int(k)] for k in drawn[: self.config.associators_per_step]):
-            associated: Gaussian = self.associators[_key(source, target)](own[source].sample(generator))
+            mean = self.config.associate_from == "mean"
+            latent = own[source].mean if mean else own[source].sample(generator)
+            associated: Gaussian = self.associators[_key(source, target)](latent)
             both = batch.presence[:, column[source]] * batch.presence[:, column[target]]
             if self.config.cross_objective == "latent":
                 loss = latent_matching_loss(own[target], associated, both)

@@ -15,6 +15,7 @@ from trainers.modalities.audio import AudioNetwork
 from trainers.papers.association import (
     Domain,
     MatchedRows,
+    Pairing,
     autoencoder,
     generate,
     join,
@@ -64,6 +65,24 @@ def test_a_share_is_the_same_of_every_class_and_never_nothing() -> None:
     assert not np.array_equal(few, share_of(labels, np.arange(400), 0.05, np.random.default_rng(2)))
 
 
+def test_a_share_of_pairs_has_any_row_and_a_share_of_rows_has_few() -> None:
+    two = [domain("a", 200), domain("bb", 20)]
+    every = Pairing(1.0).moments(two, 0)
+    assert len(every) == 1000
+    assert len(np.unique(every[:, 1])) == 100
+    pairs, rows = Pairing(0.2).moments(two, 0), Pairing(0.2, "rows").moments(two, 0)
+    assert len(pairs) == len(rows) == 200
+    assert len(np.unique(pairs[:, 1])) > 60
+    assert len(np.unique(rows[:, 1])) == 20
+    for found in (pairs, rows):
+        assert np.array_equal(two[0].recordings.labels[found[:, 0]], two[1].recordings.labels[found[:, 1]])
+        assert np.isin(found[:, 0], two[0].recordings.train).all()
+        assert np.isin(found[:, 1], two[1].recordings.train).all()
+    # Every addition draws the same rows of a modality, however many are joined.
+    three = Pairing(0.2, "rows").moments([*two, domain("ccc", 10)], 0)
+    assert set(three[:, 1]) == set(rows[:, 1])
+
+
 def test_pairs_carry_no_labels() -> None:
     two = [domain("a", 4), domain("bb", 6)]
     labels, train = [d.recordings.labels for d in two], [d.recordings.train for d in two]
@@ -87,7 +106,15 @@ def test_autoencoders_are_shared_and_associators_carry_the_class_across(tmp_path
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in one.state_dict().items())
 
     larger = join(
-        one, two, [("bb", "a")], domains, 0.5, steps=300, seed=0, folder=tmp_path / "one", report=nothing
+        one,
+        two,
+        [("bb", "a")],
+        domains,
+        Pairing(0.5),
+        steps=300,
+        seed=0,
+        folder=tmp_path / "one",
+        report=nothing,
     )
     source = domains["bb"].recordings
     made = generate(larger, ("bb", "a"), source.images[source.test])
