@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from trainers.modalities.network import ModalityNetwork, WindowSpec
 
+LAPLACE_SCALE = 0.75
+"""Of intensities of 0..1, in MMVAE's public code."""
+
 
 @dataclass(frozen=True)
 class ImageSpec:
@@ -31,7 +34,8 @@ class GreyImageNetwork(ModalityNetwork):
     (``convolutions``, H and W multiples of 4).
 
     With the Bernoulli likelihood, which the papers use, -log p(x|z) is the binary cross entropy of intensities, summed
-    over pixels, and :meth:`decode` gives probabilities.
+    over pixels, and :meth:`decode` gives probabilities. With the Laplace likelihood, MMVAE's, it is
+    |x − μ| / 0.75 + log 1.5 summed over pixels, with μ in 0..1 likewise.
     """
 
     def __init__(
@@ -41,7 +45,7 @@ class GreyImageNetwork(ModalityNetwork):
         hidden_size: int = 400,
         *,
         body: Literal["mlp", "convolutions"] = "mlp",
-        likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+        likelihood: Literal["bernoulli", "gaussian", "laplace"] = "bernoulli",
     ) -> None:
         """Build the network.
 
@@ -90,8 +94,8 @@ class GreyImageNetwork(ModalityNetwork):
         return self.decoder(latent).view(-1, *self.target_shape)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """(B, latent_size) -> (B, 1, H, W) in 0..1 (Bernoulli), or unbounded around the mean target (Gaussian)."""
-        if self.likelihood == "bernoulli":
+        """(B, latent_size) -> (B, 1, H, W) in 0..1, or unbounded around the mean target (Gaussian)."""
+        if self.likelihood != "gaussian":
             return torch.sigmoid(self._starting_logits() + self.deviation(latent))
         return super().decode(latent)
 
@@ -106,6 +110,9 @@ class GreyImageNetwork(ModalityNetwork):
         """-log p(x|z), (B,) in nats."""
         if self.likelihood == "gaussian":
             return super().reconstruction_nll(decoded, target, weight)
+        if self.likelihood == "laplace":
+            distance = (decoded - target).abs() / LAPLACE_SCALE + math.log(2 * LAPLACE_SCALE)
+            return (weight * distance).flatten(1).sum(1)
         # Clamped where float32 cannot tell a probability from 1: the logits are inside ``decode``.
         probability = decoded.clamp(1e-6, 1 - 1e-6)
         nll = F.binary_cross_entropy(probability, target, reduction="none")

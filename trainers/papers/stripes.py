@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -127,13 +127,19 @@ class StripeNetwork(GreyImageNetwork):
     Takes stripes of 14 or 9 rows; see :class:`GreyImageNetwork` for the likelihood.
     """
 
-    def __init__(self, spec: WindowSpec, latent_size: int) -> None:
+    def __init__(
+        self,
+        spec: WindowSpec,
+        latent_size: int,
+        *,
+        likelihood: Literal["bernoulli", "gaussian", "laplace"] = "bernoulli",
+    ) -> None:
         """Build it.
 
         Raises:
             ValueError: a stripe of another size.
         """
-        super().__init__(spec, latent_size, hidden_size=512)
+        super().__init__(spec, latent_size, hidden_size=512, likelihood=likelihood)
         last = LAST_LAYER.get(self.window_shape)
         if last is None:
             raise ValueError(

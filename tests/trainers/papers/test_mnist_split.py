@@ -82,6 +82,13 @@ def test_the_papers_network_gives_back_what_it_takes(count: int) -> None:
     assert ((decoded > 0) & (decoded < 1)).all()
 
 
+def test_the_laplace_likelihood_is_the_absolute_difference() -> None:
+    network = GreyImageNetwork(Stripes.of(2).specs()[0], 4, 8, likelihood="laplace")
+    target = torch.zeros(1, 1, 14, 28)
+    nll = network.reconstruction_nll(target + 0.3, target, torch.ones_like(target))
+    assert nll.item() == pytest.approx(14 * 28 * (0.3 / 0.75 + np.log(1.5)), rel=1e-5)
+
+
 def test_arm_names_carry_the_share() -> None:
     for level in LEVELS:
         assert split_arm(arm_name("vaevae-star", level)) == ("vaevae-star", pytest.approx(level))
@@ -94,7 +101,7 @@ def test_every_arm_has_settings_that_its_system_takes(count: int, budget: str) -
     protocol = MnistSplit(count)
     for arm in protocol.arms(budget):
         config = protocol.model_config(arm, 0, budget)
-        assert config.system.latent_size == 64
+        assert config.system.latent_size == (20 if arm == "mmvae-public" else 64)
         assert config.system.classification == 0.0, "labels must not be learned from"
         if budget == "full":
             assert config.phases["joint"].steps == (120_000 if count == 2 else 30_000)
