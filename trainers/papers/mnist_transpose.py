@@ -39,7 +39,8 @@ NOTES = (
     "Half of the other training images is shown as images, the other half as transposes, so that no image of theirs is "
     "in both; with all pairs there are none. 5000 training images are kept for validation and never learned from.",
     "`decided`: percent of test digits that the fused classifiers name, from both, or from one modality. NMSE is the "
-    "paper's root ratio.",
+    "paper's root ratio. `follows another class`: percent of transposes drawn in a test digit's style, but as the next "
+    "class, that the oracle gives that class.",
     "Beyond the paper's objective (their networks, steps and batches are in a supplement that is not available): "
     "classifiers also see distorted views, and on unlabelled rows take sure decisions as labels; imputation is also "
     "trained as a reconstruction.",
@@ -307,6 +308,7 @@ def measure(system: Dsml, oracle: Oracle, digits: Recordings, rows: Rows) -> Met
         metrics[f"NMSE of {missing}"] = normalized_error(windows[missing].astype(np.float32), imputed)
         metrics[f"decided from {given}"] = 100 * float((decided == labels).mean())
     metrics["decided from both"] = 100 * float((impute(system, windows, NAMES, IMAGE)[1] == labels).mean())
+    metrics["follows another class"] = 100 * _steered(system, oracle, images, labels)
     metrics["oracle"] = 100 * oracle.accuracy(images, labels)
     order = sorted(metrics, key=lambda n: (not n.startswith("imputed"), not n.startswith("decided")))
     return {name: metrics[name] for name in order}
@@ -332,6 +334,21 @@ def impute(
         images.append(system.decode(wanted, fused.latents[wanted]).cpu().numpy())
         decided.append(fused.logits.argmax(dim=1).cpu().numpy())
     return np.concatenate(images), np.concatenate(decided)
+
+
+@torch.no_grad()
+def _steered(system: Dsml, oracle: Oracle, images: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> float:
+    """Share of transposes drawn in a digit's style, but as the next class, that the oracle gives that class."""
+    device = next(system.parameters()).device
+    wanted = (labels + 1) % CLASSES
+    drawn = []
+    for begin in range(0, len(images), MEASURED_BATCH):
+        part = slice(begin, begin + MEASURED_BATCH)
+        evidence = system.encode(IMAGE, torch.from_numpy(images[part].astype(np.float32)).to(device))
+        shown = torch.from_numpy(np.eye(CLASSES, dtype=np.float32)[wanted[part]]).to(device)
+        latent = torch.cat((shown, evidence[:, CLASSES:]), dim=1)
+        drawn.append(system.decode(TRANSPOSE, latent).cpu().numpy())
+    return oracle.accuracy(np.concatenate(drawn).transpose(0, 2, 1) / np.float32(255.0), wanted)
 
 
 def _keep_pictures(system: Dsml, digits: Recordings, path: Path) -> None:

@@ -25,6 +25,7 @@ from trainers.papers.mnist_transpose import (
 )
 from trainers.papers.networks import ImageSpec
 from trainers.papers.packs import Recordings
+from trainers.systems.base import FusedTensors
 
 SETTING = dataclasses.replace(SETTINGS["smoke"], batch=(4, 3, 3))
 
@@ -100,32 +101,32 @@ def test_imputing_sees_only_what_is_given(digits: Recordings) -> None:
 
 
 def test_imputed_transposes_are_judged_upright(digits: Recordings) -> None:
-    """A judge that reads the brightest row, and a system that imputes perfectly: every class is right."""
+    """A judge that reads the brightest row, and a system that draws just that: every class is right."""
 
     class Rows(OracleNetwork):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.sum((1, 3))[:, :10]
 
     class Perfect:
+        """Evidence is ten logits and the image itself; what is drawn has its bar where the class says."""
+
         names = (IMAGE, TRANSPOSE)
 
         def parameters(self) -> object:
             return iter([torch.zeros(1)])
 
         def encode(self, name: str, window: torch.Tensor) -> torch.Tensor:
-            return window
+            upright = window if name == IMAGE else window.mT
+            return upright.sum(2)[:, :10]
 
-        def fuse(self, evidence: dict[str, torch.Tensor], presence: torch.Tensor) -> object:
-            seen = presence[0, 0] * evidence[IMAGE] + (1 - presence[0, 0]) * evidence[TRANSPOSE].mT
-
-            class Fused:
-                logits = seen.sum(2)[:, :10]
-                latents = dict.fromkeys((IMAGE, TRANSPOSE), seen)
-
-            return Fused
+        def fuse(self, evidence: dict[str, torch.Tensor], presence: torch.Tensor) -> FusedTensors:
+            seen = evidence[IMAGE] if presence[0, 0] else evidence[TRANSPOSE]
+            return FusedTensors(seen, seen, dict.fromkeys((IMAGE, TRANSPOSE), seen))
 
         def decode(self, name: str, latent: torch.Tensor) -> torch.Tensor:
-            return latent if name == IMAGE else latent.mT
+            images = torch.zeros(len(latent), 28, 28)
+            images[torch.arange(len(latent)), latent[:, :10].argmax(1)] = 200.0
+            return images if name == IMAGE else images.mT
 
     images = np.zeros((20, 28, 28), np.uint8)
     labels = np.arange(20) % 10
@@ -134,5 +135,5 @@ def test_imputed_transposes_are_judged_upright(digits: Recordings) -> None:
     oracle = Oracle(Rows(28, 28, 10), (28, 28), 10)
     found = measure(Perfect(), oracle, bars, bars.test)  # type: ignore[arg-type]
     assert found["imputed transpose"] == found["imputed image"] == found["oracle"] == 100.0
-    assert found["decided from transpose"] == 100.0
+    assert found["decided from transpose"] == found["follows another class"] == 100.0
     assert found["NMSE of transpose"] == found["NMSE of image"] == 0.0
