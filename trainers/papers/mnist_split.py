@@ -102,11 +102,11 @@ NOTES = (
     "`each by itself` decodes every stripe from the mean of what it alone says, without fusion; the paper's code "
     "measures MMVAE's synergy so, from draws.",
     "`joint`: of draws from the prior, those in which oracles of the whole and of every stripe name the same digit.",
-    "Every arm sees the same batches: rows with all stripes and, from all digits, rows with one stripe alone. No labels.",
+    "Every arm sees the same batches: rows with all stripes and, from all digits, rows with one stripe alone.",
     "`mmvae` is trained on its published bound (ELBO, one sample), with the networks and likelihood of the others. "
     "`mmvae-public` is MMVAE as the public code that the paper compares with trains it by default: cross terms are own "
-    "reconstructions with an importance weight, so that no stripe is ever decoded from another one; Laplace likelihood, "
-    "20 latent dimensions. The paper's row is that one.",
+    "reconstructions with an importance weight, so that no stripe is ever decoded from another one; Laplace "
+    "likelihood, 20 latent dimensions. The paper's row is that one.",
     "The oracle is a small convolutional network instead of a ResNet-18.",
 )
 FIGURE_ONLY = "The paper shows these results as a figure only, for SVAE and VAEVAE."
