@@ -7,7 +7,7 @@ on the labelled part with the distortions of :meth:`~trainers.modalities.network
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,20 +47,20 @@ def fine_tune(
     name: str,
     frames: npt.NDArray[Any],
     labels: npt.NDArray[np.int64],
-    labelled: npt.NDArray[np.int64],
+    groups: Sequence[npt.NDArray[np.int64]],
     *,
     classes: int,
     steps: int,
     seed: int,
     report: Report,
 ) -> FrameFeatures:
-    """Train a trunk and a linear classifier on the labelled frames, and give the features of all frames.
+    """Train a trunk and a linear classifier on some labelled frames, and give the features of all frames.
 
     Args:
         name: rgb or depth.
         frames: (N, 64, 64, 3) uint8 or (N, 64, 64) uint16 millimetres.
-        labels: (N,); only those of ``labelled`` are looked at.
-        labelled: rows.
+        labels: (N,); only those of ``groups`` are looked at.
+        groups: rows to learn from; a batch takes as many of each group.
         classes: number of classes.
         steps: of AdamW.
         seed: of weights, batches, distortions and dropout.
@@ -74,14 +74,16 @@ def fine_tune(
         optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
         generator = torch.Generator().manual_seed(seed)
-        windows = torch.from_numpy(frames[labelled].astype(np.float32))
-        targets = torch.from_numpy(labels[labelled])
         for step in range(steps):
-            chosen = torch.randint(len(labelled), (BATCH,), generator=generator)
-            features = network.trunk(network.augment(windows[chosen], generator))
-            logits = classifier(F.dropout(features, 0.5))
+            drawn = [
+                rows[torch.randint(len(rows), (BATCH // len(groups),), generator=generator).numpy()]
+                for rows in groups
+            ]
+            chosen = np.concatenate(drawn)
+            windows = torch.from_numpy(frames[chosen].astype(np.float32))
+            logits = classifier(F.dropout(network.trunk(network.augment(windows, generator)), 0.5))
             optimizer.zero_grad()
-            F.cross_entropy(logits, targets[chosen], label_smoothing=0.1).backward()
+            F.cross_entropy(logits, torch.from_numpy(labels[chosen]), label_smoothing=0.1).backward()
             optimizer.step()
             schedule.step()
             report(f"fine-tune {name}", step + 1, steps)

@@ -93,8 +93,21 @@ def _per_class(labels: npt.NDArray[np.int64], rows: Rows, count: int, seed: int)
     )
 
 
+@dataclass(frozen=True)
+class Decided:
+    """Labels that a trained system gave to rows that had none.
+
+    Attributes:
+        rows: that it was sure of.
+        labels: (N,) known and decided labels, -1 elsewhere.
+    """
+
+    rows: Rows
+    labels: Rows
+
+
 def shared_features(
-    setting: Setting, steps: int, seed: int, path: Path, report: Report
+    setting: Setting, steps: int, seed: int, path: Path, report: Report, decided: Decided | None = None
 ) -> dict[str, FrameFeatures]:
     """Fine-tuned features of both modalities, from ``path`` where another arm of the same draw left them there.
 
@@ -104,18 +117,19 @@ def shared_features(
         seed: of it.
         path: an .npz file that belongs to this draw and these settings alone.
         report: progress.
+        decided: rows that are half of every batch, beside the labelled ones; none by default.
     """
     if not path.exists():
         arrays: dict[str, Any] = {}
         for name in MODALITIES:
-            known = setting.labelled
+            groups = [setting.labelled] if decided is None else [setting.labelled, decided.rows]
             if name == "depth":
-                known = np.setdiff1d(known, setting.without_depth)
+                groups = [np.setdiff1d(rows, setting.without_depth) for rows in groups]
             made = fine_tune(
                 name,
                 setting.recordings.arrays[name],
-                setting.recordings.labels,
-                known,
+                setting.recordings.labels if decided is None else decided.labels,
+                groups,
                 classes=setting.classes,
                 steps=steps,
                 seed=seed,

@@ -14,7 +14,8 @@ import torch
 from trainers.papers.networks import ImageSpec
 from trainers.papers.oriented_gradients import BINS, oriented_gradients
 from trainers.papers.packs import Recordings
-from trainers.papers.rgbd_5pct import MISSING_ARM, RgbdFivePercent, accuracies, normalized_error
+from trainers.papers.paired_set import PairedSet
+from trainers.papers.rgbd_5pct import MISSING_ARM, RgbdFivePercent, accuracies, decide, normalized_error
 from trainers.papers.rgbd_features import FEATURES, PICTURE, FeatureNetwork, pictures
 from trainers.papers.rgbd_setting import (
     draw_setting,
@@ -23,6 +24,8 @@ from trainers.papers.rgbd_setting import (
     shared_features,
     thinned,
 )
+from trainers.systems.hmvae import HmvaeConfig
+from trainers.systems.registry import make_system
 
 
 def recordings(per_class: int = 40) -> Recordings:
@@ -147,3 +150,35 @@ def test_arms_name_their_missing_ratios() -> None:
     )
     logits = {"both": torch.eye(4)}
     assert accuracies(logits, torch.tensor([0, 1, 2, 0])) == {"both": 75.0}
+
+
+def test_decisions_are_made_for_unlabelled_training_rows_from_what_they_have() -> None:
+    setting = draw_setting(recordings(), 0, 0.5)
+    windows = {
+        n: np.random.default_rng(0).normal(size=(80, FEATURES + 768)).astype(np.float32)
+        for n in ("rgb", "depth")
+    }
+    config = HmvaeConfig(kl=True, latent_size=4, z_size=2, hidden_size=8)
+    torch.manual_seed(0)
+    networks = {
+        n: FeatureNetwork(ImageSpec(n, w.shape[1:]), 4, FEATURES, channels=3) for n, w in windows.items()
+    }
+    system = make_system(networks, 2, config).eval()
+    every = PairedSet.complete(windows, setting.recordings.labels)
+    unlabelled = np.setdiff1d(setting.train, setting.labelled)
+    whole = decide(system, every, setting, sure=0.0)
+    assert np.array_equal(whole.rows, unlabelled)
+    presence = np.ones((80, 2), np.float32)
+    presence[setting.without_depth, 1] = 0.0
+    with torch.no_grad():
+        evidence = {n: system.encode(n, torch.from_numpy(w)) for n, w in windows.items()}
+        expected = system.infer(evidence, torch.from_numpy(presence)).logits.softmax(1)
+    assert np.array_equal(whole.labels[unlabelled], expected.argmax(1).numpy()[unlabelled])
+    assert np.array_equal(whole.labels[setting.labelled], setting.recordings.labels[setting.labelled])
+    assert (whole.labels[setting.held_out] == -1).all()
+    middle = float(np.median(expected.amax(1).numpy()[unlabelled]))
+    some = decide(system, every, setting, sure=middle)
+    assert set(some.rows) == {r for r in unlabelled if expected[r].max() >= middle}
+    assert (some.labels[np.setdiff1d(unlabelled, some.rows)] == -1).all()
+    none = decide(system, every, setting, sure=1.1)
+    assert np.array_equal(none.rows, setting.labelled)
