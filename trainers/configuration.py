@@ -86,7 +86,9 @@ class ModelConfig(_Strict):
     def _phases_of_system(self) -> ModelConfig:
         wanted = self.system.PHASES
         if sorted(self.phases) != sorted(wanted):
-            raise ValueError(f"phases of system {self.system.name!r} are {list(wanted)}, got {sorted(self.phases)}")
+            raise ValueError(
+                f"phases of system {self.system.name!r} are {list(wanted)}, got {sorted(self.phases)}"
+            )
         return self
 
     @property
