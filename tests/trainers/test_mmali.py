@@ -26,7 +26,7 @@ from trainers.objectives.mmali import (
     possible_classes,
 )
 from trainers.systems.base import System
-from trainers.systems.mmali import Mmali
+from trainers.systems.mmali import Mmali, Standardisation
 from trainers.systems.mmali_discriminators import FactorizedDiscriminator
 
 Make = Callable[[ModelConfig], System]
@@ -172,7 +172,10 @@ def totals(system: System, given: Batch) -> tuple[float, float]:
 def test_what_an_absent_row_holds_reaches_neither_side(
     discriminator: str, toy_config: Configure, toy_system: Make
 ) -> None:
-    system = toy_system(toy_config("mmali", discriminator=discriminator, reconstruction=0.1)).eval()
+    config = toy_config("mmali", discriminator=discriminator, reconstruction=0.1, standardise=True)
+    system = toy_system(config).eval()
+    assert isinstance(system, Mmali)
+    system.standards.train()
     given, presence = batch(), torch.ones(12, 3)
     presence[:6, 1] = 0.0
     presence[:2, 2] = 0.0
@@ -253,6 +256,22 @@ def test_a_style_is_the_modalitys_own_or_the_priors_mean(toy_config: Configure, 
     nothing = system.fuse(evidence, torch.zeros(12, 3))
     assert all(float(z.detach().abs().max()) == 0.0 for z in nothing.latents.values())
     assert bool(torch.isfinite(nothing.logits).all())
+
+
+def test_codes_are_standardised_over_the_rows_that_count() -> None:
+    standard, features = Standardisation(3), 4 + 2 * torch.randn(50, 3, generator=random())
+    present = torch.ones(50)
+    present[30:] = 0.0
+    features[30:] = 1e4
+    found = standard(features, present)[:30]
+    torch.testing.assert_close(found.mean(dim=0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.var(dim=0, unbiased=False), torch.ones(3), atol=1e-3, rtol=0)
+    for _ in range(200):
+        standard(features, present)
+    standard.eval()
+    torch.testing.assert_close(standard(features, present)[:30], found, atol=1e-3, rtol=1e-3)
+    alone = standard.train()(features[:1], torch.ones(1))
+    torch.testing.assert_close(alone, found[:1], atol=1e-3, rtol=1e-3)
 
 
 def test_the_prior_has_one_content_and_a_style_each(toy_config: Configure, toy_system: Make) -> None:

@@ -7,10 +7,12 @@ from trainers.papers.fashion_mnist import FashionMnist
 from trainers.papers.mnist_speech import MnistSpeech
 from trainers.papers.mnist_split import MnistSplit
 from trainers.papers.mnist_transpose import MnistTranspose
+from trainers.papers.multimnist import MultiMnist
 from trainers.papers.protocol import Protocol, ProtocolError
 from trainers.papers.rgbd_5pct import RgbdFivePercent
 
 PROTOCOLS: tuple[Protocol, ...] = (
+    MultiMnist(),
     MnistSplit(2),
     MnistSplit(3),
     MnistTranspose(),

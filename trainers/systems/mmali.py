@@ -42,11 +42,16 @@ class MmaliConfig(SystemConfig):
     unimodal_weight: float = Field(
         default=0.1, ge=0, description="weight of each modality's own game, relative to the joint one"
     )
-    reconstruction: float = Field(
-        default=0.0,
-        ge=0,
-        description="weight of reconstructing every modality from the content of a drawn subset and, where it is in "
-        "the subset, its style; the rest, with the style's mean, is what imputation asks for",
+    reconstruction: float = Field(default=0.0, ge=0, description="weight of reconstructing every modality")
+    reconstruct_from: Literal["drawn", "whole"] = Field(
+        default="drawn",
+        description="the content of all present modalities and the own style (whole, as the authors' code has it), or "
+        "half the time of a drawn subset, outside of which styles are the prior's mean, as imputation has it (drawn)",
+    )
+    standardise: bool = Field(
+        default=False,
+        description="our addition: bring the means of codes to mean 0 and variance 1 over the batch, so that they "
+        "keep the prior's scale from the first step on, and the game is about what they say",
     )
     initial_log_variance: float = Field(
         default=-2.0,
@@ -99,10 +104,13 @@ class Mmali(System):
         self.heads = nn.ModuleDict(
             {n: _head(network.hidden_size, content, style, config) for n, network in networks.items()}
         )
+        self.standards = nn.ModuleDict(
+            {n: Standardisation(content + style) for n in self.names if config.standardise}
+        )
         self.classifier = nn.Linear(content, classes)
         size = config.discriminator_size
         self.discriminator: Discriminator = (
-            FactorizedDiscriminator(networks, content + style, size, cross_content=config.cross_content)
+            FactorizedDiscriminator(networks, style, content, size, cross_content=config.cross_content)
             if config.discriminator == "factorized"
             else JointDiscriminator(networks, style, content, size)
         )
@@ -120,8 +128,18 @@ class Mmali(System):
 
     def encode(self, modality: str, window: Tensor) -> Tensor:
         """Raw windows -> flat content, then style."""
+        return self._encode(modality, window, torch.ones_like(window.flatten(1)[:, 0]))
+
+    def _encode(self, modality: str, window: Tensor, present: Tensor) -> Tensor:
         evidence: Tensor = self.heads[modality](self.network(modality).trunk(window))
-        return evidence
+        if not self.config.standardise:
+            return evidence
+        content, style = self.config.latent_size, self.config.style_size
+        mean_c, variance_c, mean_s, variance_s = torch.split(
+            evidence, [content, content, style, style], dim=-1
+        )
+        codes = self.standards[modality](torch.cat((mean_c, mean_s), dim=-1), present)
+        return torch.cat((codes[:, :content], variance_c, codes[:, content:], variance_s), dim=-1)
 
     def codes(self, evidence: Mapping[str, Tensor]) -> tuple[Gaussian, Gaussian]:
         """Contents (B, M, C) and styles (B, M, S) of flat evidence."""
@@ -152,7 +170,8 @@ class Mmali(System):
 
     def phases(self) -> Sequence[Phase]:
         """One phase, ``adversarial``: discriminators are the adversaries of everything else."""
-        return (Phase("adversarial", (self.networks, self.heads, self.classifier), (self.discriminator,)),)
+        learning = (self.networks, self.heads, self.standards, self.classifier)
+        return (Phase("adversarial", learning, (self.discriminator,)),)
 
     def adversary_loss(
         self, phase: str, batch: LabelledWindows, generator: torch.Generator, *, progress: float
@@ -188,7 +207,10 @@ class Mmali(System):
         return terms
 
     def _codes(self, batch: LabelledWindows) -> tuple[Gaussian, Gaussian]:
-        return self.codes({n: self.encode(n, batch.windows[n]) for n in self.names})
+        evidence = {
+            n: self._encode(n, batch.windows[n], batch.presence[:, j]) for j, n in enumerate(self.names)
+        }
+        return self.codes(evidence)
 
     def _tuples(
         self, contents: Gaussian, styles: Gaussian, batch: LabelledWindows, generator: torch.Generator
@@ -217,12 +239,12 @@ class Mmali(System):
     def _reconstruction(
         self, contents: Gaussian, styles: Gaussian, batch: LabelledWindows, generator: torch.Generator
     ) -> Tensor:
-        """−log p(x_j | c, s_j) summed over a row's modalities, mean over rows; c from a drawn subset of them."""
-        presence = batch.presence
-        subset = draw_subset(presence, generator, smallest=1)
-        whole = torch.rand(presence.shape[:1], generator=generator, device=presence.device) < 0.5
-        alone = subset.sum(dim=1) == 0
-        observed = torch.where((whole | alone).unsqueeze(1), presence, subset)
+        """−log p(x_j | c, s_j) summed over a row's modalities, mean over rows; c as configured."""
+        presence = observed = batch.presence
+        if self.config.reconstruct_from == "drawn":
+            subset = draw_subset(presence, generator, smallest=1)
+            whole = torch.rand(presence.shape[:1], generator=generator, device=presence.device) < 0.5
+            observed = torch.where((whole | (subset.sum(dim=1) == 0)).unsqueeze(1), presence, subset)
         content = self.content(contents, observed).sample(generator)
         style = styles.sample(generator) * observed.unsqueeze(-1)
         total = torch.zeros_like(presence[:, 0])
@@ -259,6 +281,35 @@ class Mmali(System):
         content = q.sample(generator) if self.config.classify == "sample" else q.mean
         logits = self.classifier(content).reshape(rows, count, -1)
         return labelled_cross_entropy(logits, batch.labels, smoothing=self.config.label_smoothing)
+
+
+class Standardisation(nn.Module):
+    """Brings each feature to mean 0 and variance 1 over the rows that count; afterwards by running statistics.
+
+    Batch normalisation without scale and shift, that absent rows do not reach.
+    """
+
+    MOMENTUM = 0.1
+    SMALLEST = 1e-5
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.variance: Tensor
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("variance", torch.ones(size))
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """Features (B, F) of rows, of which those with ``present`` (B,) 1 count; with fewer than two, as in use."""
+        if not self.training or present.sum() < 2:
+            return (features - self.mean) / (self.variance + self.SMALLEST).sqrt()
+        share = (present / present.sum()).unsqueeze(1)
+        mean = (share * features).sum(dim=0)
+        variance = (share * (features - mean).square()).sum(dim=0)
+        with torch.no_grad():
+            self.mean.lerp_(mean, self.MOMENTUM)
+            self.variance.lerp_(variance, self.MOMENTUM)
+        return (features - mean) / (variance + self.SMALLEST).sqrt()
 
 
 def _head(hidden_size: int, content: int, style: int, config: MmaliConfig) -> nn.Linear:

@@ -73,15 +73,26 @@ class FactorizedDiscriminator(Discriminator):
     """
 
     def __init__(
-        self, networks: Mapping[str, ModalityNetwork], latent_size: int, size: int, *, cross_content: bool
+        self,
+        networks: Mapping[str, ModalityNetwork],
+        style_size: int,
+        content_size: int,
+        size: int,
+        *,
+        cross_content: bool,
     ) -> None:
         super().__init__()
         self.names = tuple(networks)
         classes = len(self.names) + 1
         self.cross_content = cross_content
         self.critics = _critics(networks, size)
-        self.latents = nn.ModuleDict({n: _latent_layers(latent_size, size) for n in self.names})
+        self.style_size = style_size
+        self.latents = nn.ModuleDict({n: _latent_layers(style_size + content_size, size) for n in self.names})
         self.pairs = nn.ModuleDict({n: _top_layers(2 * size, size, classes + 1) for n in self.names})
+        self.contents = nn.ModuleDict({n: _latent_layers(content_size, size) for n in self.names})
+        self.asked = nn.ModuleDict(
+            {n: spectral_norm(nn.Linear(size, size * (classes + 1))) for n in self.names}
+        )
         self.dependence_critics = _critics(networks, size)
         self.dependence_top = _top_layers(len(self.names) * (size + 1), size, 1)
 
@@ -94,6 +105,9 @@ class FactorizedDiscriminator(Discriminator):
             latents: (K, B, S + C) style and content.
         """
         scores = self.pairs[name](torch.cat((data, self.latents[name](latents)), dim=-1))
+        asked = self.asked[name](data).unflatten(-1, (scores.shape[-1], -1))
+        content = self.contents[name](latents[..., self.style_size :])
+        scores = scores + (asked * content.unsqueeze(-2)).sum(dim=-1)
         return scores[..., 0], scores[..., 1:]
 
     def embeddings(self, data: Mapping[str, Tensor], presence: Tensor) -> Tensor:
