@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm as normalised
@@ -12,8 +11,8 @@ from torch.nn.utils.parametrizations import spectral_norm as normalised
 def build_critic(target_shape: tuple[int, ...], hidden_size: int, *, spectral_norm: bool = True) -> nn.Module:
     """A network (B, *target_shape) -> (B, hidden_size), without batch norm: rows must not see each other.
 
-    Images (C, S, S) with S a multiple of 8 pass three strided convolutions; everything else is flattened into two
-    linear layers.
+    Images (C, S, S) with S a multiple of 8 pass patches of 4 x 4 and a strided convolution; everything else is
+    flattened into two linear layers.
 
     Args:
         target_shape: of one target in model units.
@@ -26,12 +25,16 @@ def build_critic(target_shape: tuple[int, ...], hidden_size: int, *, spectral_no
 
     if len(target_shape) == 3 and target_shape[1] == target_shape[2] and target_shape[1] % 8 == 0:
         channels, size, _ = target_shape
-        widths = (channels, 32, 48, 64)
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers += [bounded(nn.Conv2d(before, after, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
-        layers += [nn.Flatten(), bounded(nn.Linear(64 * (size // 8) ** 2, hidden_size)), nn.LeakyReLU(0.2)]
-        return nn.Sequential(*layers)
+        # Patches first: at half the resolution instead, that layer alone would cost as much as a whole encoder.
+        return nn.Sequential(
+            bounded(nn.Conv2d(channels, 48, 4, stride=4)),
+            nn.LeakyReLU(0.2),
+            bounded(nn.Conv2d(48, 64, 4, stride=2, padding=1)),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            bounded(nn.Linear(64 * (size // 8) ** 2, hidden_size)),
+            nn.LeakyReLU(0.2),
+        )
     return nn.Sequential(
         nn.Flatten(),
         bounded(nn.Linear(math.prod(target_shape), 2 * hidden_size)),
