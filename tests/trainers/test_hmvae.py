@@ -225,6 +225,23 @@ def test_unlabelled_rows_teach_the_classifier_through_the_relaxed_label(system: 
     assert gradient.abs().max() > 1e-6
 
 
+@pytest.mark.parametrize("moves", [True, False])
+def test_the_divergence_to_singles_moves_the_joint_network_unless_told_not_to(
+    moves: bool, toy_config: Configure, toy_system: Make
+) -> None:
+    settings = VARIANTS["kl"] | {"generative_weight": 0.0, "classification": 0.0}
+    system = toy_system(toy_config("hmvae", divergence_moves_joint=moves, **settings))
+    assert isinstance(system, Hmvae)
+    system.begin_phase("joint")
+    system.loss("joint", batch(), torch.Generator().manual_seed(0), progress=1.0)["total"].backward()
+
+    def moved(module: torch.nn.Module) -> bool:
+        return any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in module.parameters())
+
+    assert moved(system.singles)
+    assert moved(system.joint) == moves
+
+
 def test_refinement_is_the_loop_written_out(toy_config: Configure, toy_system: Make) -> None:
     system = toy_system(toy_config("hmvae", refinement_iterations=3, **SMALL)).eval()
     assert isinstance(system, Hmvae)

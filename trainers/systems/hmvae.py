@@ -47,6 +47,10 @@ class HmvaeConfig(SystemConfig):
         default="sample", description="what q(y | a) sees of a in training"
     )
     single_divergence: float = Field(default=1.0, ge=0, description="β of eq. 4; kl only")
+    divergence_moves_joint: bool = Field(
+        default=True,
+        description="β's divergence also pulls q(a | x) towards what one modality can know, as printed",
+    )
     gumbel_temperature: float = Field(
         default=0.5, gt=0, description="of the relaxed labels; unstated in the paper"
     )
@@ -294,7 +298,8 @@ class Hmvae(System):
         total = config.generative_weight * terms["bound"] + config.classification * terms["classification"]
         if alone:
             places = {i: alone[n] for i, n in enumerate(self.names)}
-            terms["divergence_to_singles"] = masked_mean(divergence_to_singles(q, places, presence), weight)
+            aim = q if config.divergence_moves_joint else Gaussian(*(t.detach() for t in q))
+            terms["divergence_to_singles"] = masked_mean(divergence_to_singles(aim, places, presence), weight)
             total = total + config.single_divergence * terms["divergence_to_singles"]
         if config.subset_classification:
             terms["subset_classification"] = self._subset_term(features, alone, batch, generator)
