@@ -142,6 +142,7 @@ class RgbdFivePercent(Protocol):
             "hog",
             "network",
             "ss-hmvae",
+            "ss-hmvae, labelled only",
             "ss-hmvae-kl",
             "ss-hmvae-kl, labelled only",
             SECOND_ROUND,
