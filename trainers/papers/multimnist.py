@@ -46,6 +46,7 @@ class Setting:
         schedule: of learning rates.
         hidden_size: of encoders and decoders.
         discriminator_size: width of the discriminators.
+        reconstruction: weight of the authors' optional reconstruction of every modality from the joint content.
     """
 
     steps: int
@@ -57,12 +58,13 @@ class Setting:
     schedule: Literal["cosine", "constant"]
     hidden_size: int
     discriminator_size: int
+    reconstruction: float
 
 
 SETTINGS: Mapping[Budget, Setting] = {
-    "smoke": Setting(8, 400, 400, 1e-3, 1e-3, 0.9, "constant", 32, 16),
-    "small": Setting(1500, None, 20000, 1e-3, 1e-3, 0.995, "cosine", 400, 128),
-    "full": Setting(250_000, None, None, 2e-4, 2e-4, 0.9999, "constant", 400, 256),
+    "smoke": Setting(8, 400, 400, 1e-3, 1e-3, 0.9, "constant", 32, 16, 0.02),
+    "small": Setting(1200, None, 20000, 1e-3, 1e-3, 0.995, "cosine", 400, 128, 0.02),
+    "full": Setting(250_000, None, None, 2e-4, 2e-4, 0.9999, "constant", 400, 256, 0.0),
 }
 
 
@@ -84,8 +86,10 @@ class MultiMnist(Protocol):
         "`latent accuracy`: logistic regression on the means of content and style (20 numbers) of the test images, "
         "learned on training images; `content accuracy` and `style accuracy` on ten of them.",
         "Weights after the last step are measured; the authors' code takes the best of 100 epochs on the test split.",
-        "Ours: the means of codes are standardised over the batch and decoders start from the mean digit, in all arms; "
-        "without it 1500 steps leave the encoders near random features.",
+        "Ours, in all arms: the means of codes are standardised over the batch and decoders start from the mean digit. "
+        "Without either, 600 steps reached 74 to 79 % on validation images, where random encoders have 67 to 71 %.",
+        "`small` has 1200 steps of the paper's 250,000, at a higher learning rate, and the authors' optional "
+        "reconstruction from the joint content (weight 0.02), in all arms; `full` has none, as in the paper.",
         "Training sees no label: labels make the pairs, as in the paper, and teach the linear classifier.",
     )
 
@@ -131,6 +135,8 @@ def make_config(kind: Kind, modalities: int, seed: int, setting: Setting) -> Mod
             discriminator=kind,
             discriminator_size=setting.discriminator_size,
             standardise=True,
+            reconstruction=setting.reconstruction,
+            reconstruct_from="whole",
             classification=0.0,
         ),
         phases={
