@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainers.fusion.association_paths import NoPathError, cheapest_paths
-from trainers.fusion.associators import own_or_associated
+from trainers.fusion.associators import Associator, own_or_associated
 from trainers.fusion.gaussians import (
     Gaussian,
     kl_divergence,
@@ -177,3 +177,28 @@ def test_a_present_modality_keeps_its_own_latent():
     own, source = (Gaussian(torch.randn(2, 3), torch.randn(2, 3)) for _ in range(2))
     fused = own_or_associated(own, [source], torch.ones(2, 1), torch.ones(2, 1))
     assert torch.allclose(fused.mean, own.mean)
+
+
+def test_an_associator_with_prototypes_stays_between_them_and_learns_to_choose() -> None:
+    """Noisy targets around two points, chosen by the sign of the source: each side gets its own point."""
+    torch.manual_seed(0)
+    associator = Associator(3, 2, 16, prototypes=4)
+    generator = torch.Generator().manual_seed(1)
+    source = torch.randn(400, 3, generator=generator)
+    point = torch.where(source[:, :1] > 0, torch.tensor([[2.0, -1.0]]), torch.tensor([[-2.0, 1.0]]))
+    target = point + torch.randn(400, 2, generator=generator)
+    optimizer = torch.optim.Adam(associator.parameters(), lr=0.02)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (associator(source).mean - target).square().mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        clear = source[source[:, 0].abs() > 0.3]
+        found = associator(clear).mean
+        wanted = torch.where(clear[:, :1] > 0, torch.tensor([[2.0, -1.0]]), torch.tensor([[-2.0, 1.0]]))
+        assert (found - wanted).norm(dim=1).mean() < 0.5
+        last = associator.layers[-1]
+        corners = (last.weight + last.bias.unsqueeze(1))[:2]  # type: ignore[union-attr, operator]
+        far = associator(1000 * source).mean
+        assert (far >= corners.amin(1) - 1e-4).all()
+        assert (far <= corners.amax(1) + 1e-4).all()

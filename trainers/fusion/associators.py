@@ -11,17 +11,28 @@ from trainers.fusion.gaussians import Gaussian, product_of_experts
 class Associator(nn.Module):
     """A_ji of the associator network: z_i -> (mean, log variance) in the space of modality j.
 
-    Two hidden layers; input and output sizes may differ, since every modality has its own latent size.
+    Input and output sizes may differ, since every modality has its own latent size. Two hidden layers; or, with
+    ``prototypes`` K, one, and a softmax over K in the place of the second: the output is then a mean of K learned
+    Gaussians' parameters with weights that depend on the input. Where the partner was drawn at random within a class,
+    the target is one point per class plus much noise. An associator that chooses sees each prototype's noise averaged
+    over all that chose it, and says one class rather than a mixture, which decodes to nothing.
     """
 
-    def __init__(self, source_size: int, target_size: int, hidden_size: int) -> None:
+    def __init__(self, source_size: int, target_size: int, hidden_size: int, prototypes: int = 0) -> None:
         super().__init__()
+        width = prototypes or hidden_size
+        second, last = nn.Linear(hidden_size, width), nn.Linear(width, 2 * target_size)
+        if prototypes:
+            # Far enough apart that choosing pays from the start: equal weights on like prototypes teach neither.
+            with torch.no_grad():
+                second.weight.mul_(4.0)
+            nn.init.normal_(last.weight, std=0.3)
         self.layers = nn.Sequential(
             nn.Linear(source_size, hidden_size),
             nn.ReLU(),
-            nn.Linear(hidden_size, hidden_size),
-            nn.ReLU(),
-            nn.Linear(hidden_size, 2 * target_size),
+            second,
+            nn.Softmax(dim=1) if prototypes else nn.ReLU(),
+            last,
         )
 
     def forward(self, latent: Tensor) -> Gaussian:

@@ -39,6 +39,7 @@ SETTINGS = AssociatorsConfig(
     classify="never",
     hidden_size=256,
     cross_objective="latent",
+    prototypes=32,
     associate_from="mean",
 )
 """Of every network before additions; what the paper does not give was chosen on validation."""
@@ -184,7 +185,7 @@ def model_config(system: AssociatorsConfig, names: Sequence[str], steps: int, se
             "system": system,
             "phases": {
                 "intra": {"steps": steps, "learning_rate": 1e-3},
-                "cross": {"steps": steps, "learning_rate": 1e-3},
+                "cross": {"steps": steps, "learning_rate": 5e-3},
                 "classify": {"steps": 1},
             },
             "batch_size": 100,
@@ -248,6 +249,7 @@ def join(
     seed: int,
     folder: Path,
     report: Report,
+    objective: Literal["reconstruction", "latent"] = "latent",
 ) -> Associators:
     """Add a trained autoencoder to a network and train the associators between, on pairs alone.
 
@@ -261,11 +263,13 @@ def join(
         seed: of pairs, weights and batches.
         folder: for checkpoints.
         report: progress.
+        objective: of the associators: equation 7 (``reconstruction``) or ours.
     """
     (name,) = new.names
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         larger = add_modality(system, name, new, pairs)
+    larger.config = larger.config.model_copy(update={"cross_objective": objective})
     joined = [domains[n] for n in larger.names]
     train = MatchedRows(joined, pairing.moments(joined, seed))
     labels, validation_rows = zip(

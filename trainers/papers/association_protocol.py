@@ -34,6 +34,9 @@ PAIRINGS = {
 }
 """Arm -> which pairs there are; shares of pairs as in figure 6 of the paper."""
 
+EQUATION_7 = "100 %, eq. 7"
+"""Arm with all pairs whose associators learn by the paper's own objective."""
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -54,7 +57,7 @@ class Effort:
 
 EFFORTS: Mapping[Budget, Effort] = {
     "smoke": Effort(0.02, 15, 40, (400, 200)),
-    "small": Effort(1.0, 1500),
+    "small": Effort(1.0, 2000, 500),
     "full": Effort(8.0, 20000),
 }
 
@@ -92,10 +95,10 @@ class AssociationProtocol(Protocol):
         domains = self.domains(data, effort.autoencoder)
         if effort.rows is not None:
             domains = {name: d.cut(*effort.rows) for name, d in domains.items()}
-        system = self._network(domains, PAIRINGS[arm], seed, effort.associators, folder, shared, report)
+        system = self._network(domains, arm, seed, effort.associators, folder, shared, report)
         report("judge", 0, 1)
         judges = {name: judgement(d, shared, effort.judge) for name, d in domains.items()}
-        metrics = paired_rows(PAIRINGS[arm].moments(tuple(domains.values()), seed), domains)
+        metrics = paired_rows(_pairing(arm).moments(tuple(domains.values()), seed), domains)
         for route in self.routes:
             metrics |= route_metrics(system, route, domains, judges, split, seed)
         for name, domain in domains.items():
@@ -106,7 +109,7 @@ class AssociationProtocol(Protocol):
     def _network(
         self,
         domains: Mapping[str, Domain],
-        pairing: Pairing,
+        arm: str,
         seed: int,
         steps: int,
         folder: Path,
@@ -124,11 +127,12 @@ class AssociationProtocol(Protocol):
                 single[name],
                 [(name, partner) for partner in partners],
                 domains,
-                pairing,
+                _pairing(arm),
                 steps=steps,
                 seed=seed,
                 folder=folder,
                 report=report,
+                objective="reconstruction" if arm == EQUATION_7 else "latent",
             )
         return system
 
@@ -141,6 +145,10 @@ class AssociationProtocol(Protocol):
         if examples.exists():
             drawn.append(draw_routes(examples, folder / "examples.png"))
         return drawn
+
+
+def _pairing(arm: str) -> Pairing:
+    return PAIRINGS["100 %" if arm == EQUATION_7 else arm]
 
 
 def paired_rows(moments: npt.NDArray[np.int64], domains: Mapping[str, Domain]) -> Metrics:

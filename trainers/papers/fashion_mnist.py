@@ -7,17 +7,19 @@ from pathlib import Path
 
 from trainers.modalities.network import ModalityNetwork
 from trainers.papers.association import LATENT_SIZE, Domain
-from trainers.papers.association_protocol import AssociationProtocol
+from trainers.papers.association_protocol import EQUATION_7, AssociationProtocol
 from trainers.papers.networks import GreyImageNetwork, ImageSpec
 from trainers.papers.packs import fashion_mnist, mnist
+from trainers.papers.protocol import Budget
 
 NOTES = (
     "Autoencoders learn from all recordings, associators from pairs alone. Columns are shares of the pairs: at 100 % "
     "every MNIST training image (55000) has a partner of its class, each recording of the smaller sets as often as any "
     "other; 5 % are 2750 of these pairs. `5 % of rows`: only 5 % of every set's recordings have partners at all. "
     "`rows in pairs` says how many that are.",
-    "Associators learn to match the latent of the partner (KL), in place of the paper's equation 7, which with random "
-    "partners gives a blurred mean of the class that the classifier does not recognise.",
+    "Associators learn to match the latent of the partner (KL), in place of the paper's equation 7: with random "
+    "partners that one gives a blurred mean of the class, which the classifier does not recognise. "
+    "`fashion-mnist` has an arm with equation 7.",
     "Figures are percent of generated samples that a classifier of real data gives the source's class, of the mean "
     "latent and of one drawn; `measured` and `reconstructed` are that classifier's own accuracy (table 2, Rec) and "
     "on the autoencoder's reconstructions (table 2, VAE).",
@@ -65,6 +67,10 @@ class FashionMnist(AssociationProtocol):
     first = "mnist"
     additions = {"fashion": ("mnist",)}  # noqa: RUF012
     routes = (("fashion", "mnist"), ("mnist", "fashion"))
+
+    def arms(self, budget: Budget) -> tuple[str, ...]:
+        """Shares of pairs, and the paper's own objective with all of them."""
+        return (*super().arms(budget), EQUATION_7)
 
     def domains(self, data: Path, factor: float) -> dict[str, Domain]:
         """MNIST and Fashion-MNIST."""

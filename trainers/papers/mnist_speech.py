@@ -55,7 +55,7 @@ class MnistSpeech(AssociationProtocol):
             "speech",
             speech_spectra(data),
             lambda: SpeechSpectrumNetwork(SpeechSpec(), LATENT_SIZE),
-            round(1500 * factor),
+            round(2500 * factor),
             judged_as="audio",
         )
         return image_domains(data, factor) | {"speech": speech}

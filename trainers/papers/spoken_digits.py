@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainers.modalities.audio import AudioNetwork
 from trainers.modalities.images import uniform
@@ -34,16 +35,35 @@ class SpeechSpec:
 class SpeechSpectrumNetwork(AudioNetwork):
     """As :class:`AudioNetwork`, for windows that are its energy-centred mel spectra already: (40, 51) in dB.
 
-    The paper works on MFCC of 40 coefficients and 101 frames; MFCC is an orthonormal change of basis of these spectra,
-    whose frames are 20 ms apart.
+    The paper works on MFCC of 40 coefficients and 101 frames; MFCC is an orthonormal change of basis of these
+    spectra, whose frames are 20 ms apart. Encoder and decoder are two linear layers each, half of the encoder's first
+    one without a nonlinearity: with as few recordings as the protocol has, and as few steps, the latent then keeps
+    more of the class than with convolutions (93 % against 73 % for a linear probe on validation).
     """
 
     def __init__(self, spec: SpeechSpec, latent_size: int, hidden_size: int = 256) -> None:
         super().__init__(spec, latent_size, hidden_size)
         self.window_shape = self.target_shape
+        self.effective_size = 1000.0
+        values = math.prod(self.target_shape)
+        straight = hidden_size // 2
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(values, hidden_size - straight), nn.ReLU())
+        self.straight = nn.Sequential(nn.Flatten(), nn.Linear(values, straight))
+        self.seed = nn.Sequential(nn.Linear(latent_size, hidden_size), nn.ReLU())
+        self.decoder = nn.Sequential(nn.Linear(hidden_size, values), nn.Unflatten(1, self.target_shape))
 
     def _aligned(self, window: Tensor) -> Tensor:
         return window
+
+    def trunk(self, window: Tensor) -> Tensor:
+        """(B, 40, 51) dB -> (B, hidden_size)."""
+        features = self.features(window)
+        return torch.cat([self.encoder(features), self.straight(features)], dim=1)
+
+    def deviation(self, latent: Tensor) -> Tensor:
+        """(B, latent_size) -> (B, 40, 51) in model units."""
+        found: Tensor = self.decoder(self.seed(latent))
+        return found
 
     def augment(self, window: Tensor, generator: torch.Generator) -> Tensor:
         """Other speeds and pitches, another colour of the channel, another level, a little noise."""

@@ -32,6 +32,11 @@ class AssociatorsConfig(SystemConfig):
         default="all", description="pairs joined directly, both ways; they must connect all modalities"
     )
     hidden_size: int = Field(default=128, ge=1, description="width of an associator")
+    prototypes: int = Field(
+        default=0,
+        ge=0,
+        description="of an associator, whose output then is a soft choice among so many; 0: a second hidden layer",
+    )
     associators_per_step: int = Field(default=4, ge=1, description="associators that learn in one step")
     intra_kl: float = Field(default=1.0, ge=0, description="λ_int of eq. 6")
     cross_objective: Literal["reconstruction", "latent"] = Field(
@@ -99,7 +104,10 @@ class Associators(System):
         )
         self.intra_classifiers = nn.ModuleDict({n: nn.Linear(sizes[n], classes) for n in self.names})
         self.associators = nn.ModuleDict(
-            {_key(i, j): Associator(sizes[i], sizes[j], config.hidden_size) for i, j in self.pairs}
+            {
+                _key(i, j): Associator(sizes[i], sizes[j], config.hidden_size, config.prototypes)
+                for i, j in self.pairs
+            }
         )
         self.classifiers = nn.ModuleDict({n: nn.Linear(sizes[n], classes) for n in self.names})
         kept = {edge for i, j in config.kept_pairs for edge in ((i, j), (j, i))}

@@ -129,11 +129,13 @@ def test_speech_spectra_are_what_the_audio_network_works_out_itself() -> None:
     wave[:, :2500] *= 0.01
     audio = AudioNetwork(SpeechSpec(), 8, 16).eval()
     speech = SpeechSpectrumNetwork(SpeechSpec(), 8, 16).eval()
-    speech.load_state_dict(audio.state_dict())
     window = audio._aligned(wave)
     assert tuple(window.shape[1:]) == speech.window_shape == (40, 51)
-    torch.testing.assert_close(speech.trunk(window), audio.trunk(wave))
+    torch.testing.assert_close(speech.features(window), audio.features(wave))
+    torch.testing.assert_close(speech.target(window), audio.target(wave))
     torch.testing.assert_close(speech.observe(window), audio.observe(wave))
+    assert speech.trunk(window).shape == (3, 16)
+    assert speech.decode(torch.zeros(3, 8)).shape == (3, 40, 51)
     changed = speech.augment(window, torch.Generator().manual_seed(1))
     assert changed.shape == window.shape
     assert not torch.equal(changed, window)
