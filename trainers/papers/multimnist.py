@@ -157,6 +157,7 @@ def make_config(kind: Kind, modalities: int, seed: int, setting: Setting) -> Mod
         },
         augment=False,
         seed=seed,
+        device="cuda" if setting == SETTINGS["full"] and torch.cuda.is_available() else "cpu",
     )
 
 
