@@ -219,3 +219,27 @@ def test_associators_that_match_latents_need_no_decoder_and_find_the_partner(
         losses.append(float(terms["total"].detach()))
     assert losses[-1] < 0.7 * losses[0]
     assert all(p.grad is None for p in system.networks.parameters())
+
+
+def test_round_trips_teach_only_the_associator_of_the_way_back(
+    toy_config: Configure, toy_system: Make
+) -> None:
+    """With no complete row there are no pairs to learn from, but what comes back of a latent still is one."""
+    system = toy_system(toy_config("associators", round_trip=1.0, pairs=(("a", "b"), ("b", "c"))))
+    assert isinstance(system, Associators)
+    given = batch(24)
+    alone = Batch(given.windows, given.labels, torch.tensor([[0.0, 1.0, 0.0]]).expand(24, 3))
+    system.begin_phase("cross")
+    optimizer = torch.optim.Adam(system.associators.parameters(), lr=0.01)
+    back = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        terms = system.loss("cross", alone, torch.Generator().manual_seed(0), progress=1.0)
+        assert terms["cross_a_b"].item() == terms["cross_b_c"].item() == 0.0
+        assert terms["round_trip_a_b"].item() == 0.0
+        terms["total"].backward()
+        there = system.associators["b_to_a"].layers[0].weight.grad  # type: ignore[union-attr, index]
+        assert there is None or not there.any()
+        optimizer.step()
+        back.append(float(terms["round_trip_b_a"].detach()))
+    assert back[-1] < 0.7 * back[0]

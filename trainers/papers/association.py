@@ -39,7 +39,8 @@ SETTINGS = AssociatorsConfig(
     classify="never",
     hidden_size=256,
     cross_objective="latent",
-    prototypes=32,
+    prototypes=64,
+    round_trip=0.2,
     associate_from="mean",
 )
 """Of every network before additions; what the paper does not give was chosen on validation."""
@@ -269,7 +270,8 @@ def join(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         larger = add_modality(system, name, new, pairs)
-    larger.config = larger.config.model_copy(update={"cross_objective": objective})
+    if objective == "reconstruction":
+        larger.config = larger.config.model_copy(update={"cross_objective": objective, "round_trip": 0.0})
     joined = [domains[n] for n in larger.names]
     train = MatchedRows(joined, pairing.moments(joined, seed))
     labels, validation_rows = zip(

@@ -46,6 +46,11 @@ class AssociatorsConfig(SystemConfig):
     associate_from: Literal["sample", "mean"] = Field(
         default="sample", description="what associators see of the source's latent in training"
     )
+    round_trip: float = Field(
+        default=0.0,
+        ge=0,
+        description="our extension: weight of the KL between a latent and what comes back of it from the other one",
+    )
     cross_kl: float = Field(default=1.0, ge=0, description="λ_crs of eq. 7")
     kl_warmup: float = Field(
         default=0.2, ge=0, le=1, description="share of a phase over which the λ rise from 0"
@@ -265,7 +270,21 @@ class Associators(System):
                 nll = self._reconstruction(target, self.target(target, batch), associated.sample(generator))
                 loss = cross_modal_loss(nll, associated, both, kl_weight=kl_weight)
             terms[f"cross_{source}_{target}"] = loss
+            if self.config.round_trip:
+                back = self._round_trip(source, target, own[target], batch.presence[:, column[target]])
+                terms[f"round_trip_{target}_{source}"] = self.config.round_trip * back
         return terms
+
+    def _round_trip(self, source: str, target: str, own: Gaussian, present: Tensor) -> Tensor:
+        """How far A_(source → target) is from giving a latent back that the associator the other way has carried over.
+
+        So it learns from associated latents too, which is what a cascade gives it: they lie between those of real
+        recordings, where classes that resemble each other in the source are mixed. Only A_(source → target) learns.
+        """
+        with torch.no_grad():
+            there: Gaussian = self.associators[_key(target, source)](own.mean)
+        returned: Gaussian = self.associators[_key(source, target)](there.mean)
+        return latent_matching_loss(own, returned, present)
 
     def _classification_term(
         self, own: dict[str, Gaussian], batch: LabelledWindows, generator: torch.Generator
