@@ -57,7 +57,7 @@ class Effort:
 
 EFFORTS: Mapping[Budget, Effort] = {
     "smoke": Effort(0.02, 15, 40, (400, 200)),
-    "small": Effort(1.0, 2000, 500),
+    "small": Effort(1.0, 1500, 500),
     "full": Effort(8.0, 20000),
 }
 

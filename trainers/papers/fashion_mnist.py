@@ -18,8 +18,9 @@ NOTES = (
     "other; 5 % are 2750 of these pairs. `5 % of rows`: only 5 % of every set's recordings have partners at all. "
     "`rows in pairs` says how many that are.",
     "Associators learn to match the latent of the partner (KL), in place of the paper's equation 7: with random "
-    "partners that one gives a blurred mean of the class, which the classifier does not recognise. "
-    "`fashion-mnist` has an arm with equation 7.",
+    "partners that one gives a blurred mean of the class, which the classifier does not recognise (`fashion-mnist` has "
+    "an arm with it). Their last hidden layer is a soft choice among 64 prototypes, and they also learn to give back "
+    "what the associator the other way made of a latent (weight 0.2), which is what they see in cascades.",
     "Figures are percent of generated samples that a classifier of real data gives the source's class, of the mean "
     "latent and of one drawn; `measured` and `reconstructed` are that classifier's own accuracy (table 2, Rec) and "
     "on the autoencoder's reconstructions (table 2, VAE).",
