@@ -143,7 +143,7 @@ class MnistSplit(Protocol):
         config = self.model_config(arm, seed, budget)
         system = self.train(arm, config, setting, digits, folder, report)
         report("measure", 0, 1)
-        # Spread over the test digits, for the first half of MNIST's is easier than the second.
+        # Spread over the test digits: the halves of MNIST's come from different writers and differ in difficulty.
         chosen = digits.test[:: -(-len(digits.test) // (setting.test or len(digits.test)))]
         images, labels = digits.images[chosen], digits.labels[chosen]
         generator = torch.Generator().manual_seed(seed)
