@@ -42,6 +42,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "mvae": ("mvae", {"classification": 20.0}),
     "mmvae-elbo": ("mmvae", {"objective": "elbo", "reconstruct": "all", "samples": 2}),
     "hmvae-kl": ("hmvae", {"kl": True}),
+    "associators-latent": ("associators", {"cross_objective": "latent", "prototypes": 16, "round_trip": 0.2}),
 }
 """Variants that need other settings than the defaults; every registered system is tested, named here or not."""
 
