@@ -290,22 +290,22 @@ Judgement = Callable[[Tensor], Labels]
 """Observations of one modality -> what a judge of it says they show."""
 
 
-def judgement(domain: Domain, shared: Path, steps: int | None) -> Judgement:
+def judgement(domain: Domain, shared: Path, steps: int) -> Judgement:
     """A classifier of measured observations of the training split; shares nothing with what it judges.
 
     Args:
         domain: to be judged.
         shared: folder of all cells, where judges of images are kept.
-        steps: of its training; None: its own default.
+        steps: of its training.
     """
     recordings, train = domain.recordings, domain.recordings.train
-    truth, some = recordings.labels[train], {} if steps is None else {"steps": steps}
+    truth = recordings.labels[train]
     if domain.judged_as == "audio":
         observed = observations(domain.network(), domain.windows[train]).numpy()
-        judge = train_judge("audio", observed, truth, CLASSES, seed=0, minutes=60.0, **some)
+        judge = train_judge("audio", observed, truth, CLASSES, seed=0, steps=steps, minutes=60.0)
         return lambda given: judge.probabilities(given.numpy()).argmax(1).astype(np.int64)
     oracle = load_or_train_oracle(
-        shared / f"oracle-{domain.name}", domain.windows[train], truth, CLASSES, seed=0, **some
+        shared / f"oracle-{domain.name}", domain.windows[train], truth, CLASSES, seed=0, steps=steps
     )
     return lambda given: oracle.predict((given / 255.0).clamp(0.0, 1.0))
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trainers.fusion.association_paths import Path as Route
 from trainers.papers.association import CLASSES, Domain, generate, observations
 from trainers.papers.protocol import Cell
 from trainers.systems.associators import Associators
-from trainers.systems.associators import Path as Route
 
 COLUMNS = CLASSES
 
@@ -20,7 +21,7 @@ def save_examples(
     path: Path, system: Associators, routes: Sequence[Route], domains: Mapping[str, Domain], split: str
 ) -> None:
     """Write one sample of every class along every route: ``<route> source`` and ``<route> generated``, as pictures."""
-    kept = {}
+    kept: dict[str, Any] = {}
     for route in routes:
         source = domains[route[0]]
         rows = getattr(source.recordings, split)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from trainers.evaluation.diversity import relative_diversity
+from trainers.fusion.association_paths import Path as Route
 from trainers.papers.association import (
     Domain,
     Judgement,
@@ -26,7 +27,6 @@ from trainers.papers.association import (
 from trainers.papers.association_figures import draw_routes, draw_shares, save_examples
 from trainers.papers.protocol import Budget, Cell, Metrics, Protocol, Report
 from trainers.systems.associators import Associators
-from trainers.systems.associators import Path as Route
 
 PAIRINGS = {
     **{f"{percent} %": Pairing(percent / 100) for percent in (100, 50, 20, 10, 5, 1)},
@@ -45,20 +45,20 @@ class Effort:
     Attributes:
         autoencoder: factor on the steps of every autoencoder.
         associators: steps of every addition.
-        judge: steps of judges; None: their own default.
+        judge: steps of every judge.
         rows: at most so many rows of training, and of validation and test; None: all.
     """
 
     autoencoder: float
     associators: int
-    judge: int | None = None
+    judge: int
     rows: tuple[int, int] | None = None
 
 
 EFFORTS: Mapping[Budget, Effort] = {
     "smoke": Effort(0.02, 15, 40, (400, 200)),
     "small": Effort(1.0, 1500, 500),
-    "full": Effort(8.0, 20000),
+    "full": Effort(8.0, 20000, 1200),
 }
 
 
