@@ -19,8 +19,9 @@ NOTES = (
     "`rows in pairs` says how many that are.",
     "Associators learn to match the latent of the partner (KL), in place of the paper's equation 7: with random "
     "partners that one gives a blurred mean of the class, which the classifier does not recognise (`fashion-mnist` has "
-    "an arm with it and the same associators). Their last hidden layer is a soft choice among 64 prototypes, and they also learn to give back "
-    "what the associator the other way made of a latent (weight 0.2), which is what they see in cascades.",
+    "an arm with it and the same associators). Their last hidden layer is a soft choice among 64 prototypes, and they "
+    "also learn to give back what the associator the other way made of a latent (weight 0.2), which is what they see "
+    "in cascades.",
     "Figures are percent of generated samples that a classifier of real data gives the source's class, of the mean "
     "latent and of one drawn; `measured` and `reconstructed` are that classifier's own accuracy (table 2, Rec) and "
     "on the autoencoder's reconstructions (table 2, VAE).",
