@@ -39,7 +39,7 @@ def markdown_table(
     lines = [
         f"## {protocol.name}: {protocol.title}",
         "",
-        f"{protocol.reference}. Budget `{budget}`, seeds {', '.join(map(str, seeds))} (mean ± standard deviation), "
+        f"{protocol.reference}. Budget `{budget}`, {_drawn(seeds)}, "
         f"{_place(machine)}, {sum(cell.seconds for cell in cells) / 60:.1f} core minutes.",
         "",
         *_grid(metrics, rows),
@@ -70,6 +70,12 @@ def mean_and_deviation(cells: Sequence[Cell], arm: str, metric: str) -> str:
         return ""
     mean = _printed(statistics.mean(values))
     return mean if len(values) == 1 else f"{mean} ± {_printed(statistics.stdev(values))}"
+
+
+def _drawn(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    return f"seeds {', '.join(map(str, seeds))} (mean ± standard deviation)"
 
 
 def _printed(value: float | str | None) -> str:

@@ -115,7 +115,7 @@ def test_a_killed_process_restarted_joins_in_where_the_plan_is(receiver: FrameRe
 def test_a_process_held_up_for_long_drops_what_it_missed(receiver: FrameReceiver) -> None:
     with spawn_sensors(("eeg",), receiver.endpoint, data="synthetic") as group:
         group.start()
-        collect(receiver, lambda f: len(f) > 5)
+        first = collect(receiver, lambda f: len(f) > 5)[0]
         process = group._processes["eeg"].popen
         process.send_signal(signal.SIGSTOP)
         time.sleep(1.6)
@@ -125,7 +125,8 @@ def test_a_process_held_up_for_long_drops_what_it_missed(receiver: FrameReceiver
         ]
         counts = group.stop()["eeg"][0]
     assert counts["overrun"] > 10
-    assert counts["published"] + counts["overrun"] >= last.sequence
+    # Not from 0: on a busy machine a process begins late, with the message that is due then.
+    assert counts["published"] + counts["overrun"] >= last.sequence - first.sequence
 
 
 def test_a_source_that_cannot_be_opened_is_told_with_its_reason_and_nothing_is_left_running(
