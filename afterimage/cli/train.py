@@ -11,7 +11,12 @@ from afterimage.cli.arguments import DataOption, SeedOption, SyntheticOption, da
 
 
 def train(
-    system: Annotated[str, typer.Argument(help="svae, associators, or the path of a model file.")] = "svae",
+    system: Annotated[
+        str,
+        typer.Argument(
+            help="A shipped model (svae, vaevae, hmvae-kl, mmali, dsml, associators, ...; see README) or the path of a model file."
+        ),
+    ] = "svae",
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run. Default: runs/SYSTEM.")
     ] = None,
