@@ -20,7 +20,9 @@ from afterimage.cli.arguments import (
 
 
 def demo(
-    system: Annotated[str, typer.Option("--system", help="svae or associators.")] = "svae",
+    system: Annotated[
+        str, typer.Option("--system", help="As for `afterimage train`: svae, associators, ...")
+    ] = "svae",
     data: DataOption = None,
     synthetic: SyntheticOption = False,
     bundle: Annotated[
