@@ -14,7 +14,7 @@ def train(
     system: Annotated[
         str,
         typer.Argument(
-            help="A shipped model: svae, vaevae, hmvae-kl, mmali, dsml, associators, ... (README), or a model file's path."
+            help="A shipped model (svae, hmvae-kl, mmali, dsml, associators, ...; see README), or a model file's path."
         ),
     ] = "svae",
     out: Annotated[
