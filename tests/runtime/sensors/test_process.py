@@ -143,7 +143,7 @@ def test_a_process_that_dies_is_named_with_its_last_words(receiver: FrameReceive
     with spawn_sensors(("eeg",), receiver.endpoint, data="synthetic") as group:
         group.start()
         # Not SIGQUIT: on a busy machine writing the core file takes longer than the wait.
-        group._processes["eeg"].popen.send_signal(signal.SIGKILL)
+        group._processes["eeg"].popen.send_signal(signal.SIGUSR1)
         group._processes["eeg"].popen.wait(10)
         with pytest.raises(SensorProcessError, match="sensor 'eeg' died with code"):
             group.check()
