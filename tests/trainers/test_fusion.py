@@ -15,7 +15,7 @@ from trainers.fusion.gaussians import (
     kl_to_standard_normal,
     product_of_experts,
 )
-from trainers.fusion.masks import all_patterns, draw_subset
+from trainers.fusion.masks import all_patterns, draw_pattern_groups, draw_subset
 from trainers.fusion.replacement_experts import draw_donors, expert_weights, fuse_replacement_experts
 
 
@@ -202,3 +202,14 @@ def test_an_associator_with_prototypes_stays_between_them_and_learns_to_choose()
         far = associator(1000 * source).mean
         assert (far >= corners.amin(1) - 1e-4).all()
         assert (far <= corners.amax(1) + 1e-4).all()
+
+
+def test_patterns_are_classified_in_two_groups_with_their_shares() -> None:
+    patterns = all_patterns(3)
+    several, alone = draw_pattern_groups(patterns, 2, 0.25, torch.Generator().manual_seed(0))
+    assert (several[1], alone[1]) == (0.75, 0.25)
+    assert several[0].shape == alone[0].shape == (2, 3)
+    assert (several[0].sum(dim=1) > 1).all()
+    assert alone[0].sum(dim=1).tolist() == [1.0, 1.0]
+    every = draw_pattern_groups(patterns, 15, 0.0, torch.Generator())
+    assert [(len(group), share) for group, share in every] == [(4, 1.0)]

@@ -17,7 +17,7 @@ from trainers.calibration import calibrate, validation_evidence
 from trainers.configuration import ModelConfig, load_model_config
 from trainers.data.sampler import Batch, BatchSampler
 from trainers.export import export_bundle
-from trainers.fusion.gaussians import Gaussian, kl_divergence
+from trainers.fusion.gaussians import Gaussian, kl_divergence, log_density
 from trainers.fusion.gumbel import gumbel_softmax
 from trainers.fusion.masks import all_patterns
 from trainers.loop import Trainer
@@ -25,7 +25,6 @@ from trainers.objectives.hmvae import (
     divergence_to_singles,
     entropy,
     label_divergence,
-    log_density,
     negative_bound,
     semi_supervised_mean,
 )

@@ -7,6 +7,7 @@ a static graph. An absent expert is one whose weight is 0: it adds no precision.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -65,6 +66,12 @@ def product_of_experts(mean: Tensor, log_variance: Tensor, weight: Tensor, *, pr
     nothing = (weight.sum(dim=1, keepdim=True) <= 0).float()
     precision = precision + (1.0 if prior else nothing)
     return Gaussian(moment / precision, -torch.log(precision))
+
+
+def log_density(value: Tensor, gaussian: Gaussian) -> Tensor:
+    """Log density log N(value; μ, σ²) summed over the latent, (...,), in nats."""
+    distance = (value - gaussian.mean).square() * torch.exp(-gaussian.log_variance)
+    return -0.5 * (math.log(2 * math.pi) + gaussian.log_variance + distance).sum(dim=-1)
 
 
 def kl_divergence_per_dimension(q: Gaussian, p: Gaussian) -> Tensor:

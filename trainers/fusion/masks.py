@@ -28,6 +28,31 @@ def draw_subset(presence: Tensor, generator: torch.Generator | None = None, *, s
     return chosen * (present > smallest).to(presence.dtype)
 
 
+def draw_pattern_groups(
+    patterns: Tensor, most: int, alone_share: float, generator: torch.Generator
+) -> list[tuple[Tensor, float]]:
+    """What a step classifies: patterns of several modalities and patterns of one, each with its share of the loss.
+
+    Args:
+        patterns: (P, M) masks to draw from.
+        most: patterns drawn of each group; all where there are no more.
+        alone_share: of the loss, for modalities alone; the rest is for the others.
+        generator: the only source of randomness.
+
+    Returns:
+        (patterns, share) of each group that has patterns and a share above 0.
+    """
+    alone = patterns.sum(dim=1) == 1
+    groups = []
+    for group, share in ((patterns[~alone], 1 - alone_share), (patterns[alone], alone_share)):
+        if len(group) and share:
+            if most < len(group):
+                chosen = torch.randperm(len(group), generator=generator, device=generator.device)
+                group = group[chosen[:most].to(group.device)]
+            groups.append((group, share))
+    return groups
+
+
 def without(presence: Tensor, modality: int) -> Tensor:
     """The masks with one modality taken out."""
     out = presence.clone()

@@ -18,14 +18,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trainers.fusion.gaussians import Gaussian, kl_divergence, kl_to_standard_normal
+from trainers.fusion.gaussians import Gaussian, kl_divergence, kl_to_standard_normal, log_density
 from trainers.objectives.classification import ABSENT_LABEL, masked_mean
-
-
-def log_density(value: Tensor, gaussian: Gaussian) -> Tensor:
-    """Log density log N(value; μ, σ²) summed over the latent, (...,), in nats."""
-    distance = (value - gaussian.mean).square() * torch.exp(-gaussian.log_variance)
-    return -0.5 * (math.log(2 * math.pi) + gaussian.log_variance + distance).sum(dim=-1)
 
 
 def entropy(gaussian: Gaussian) -> Tensor:

@@ -18,9 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainers.fusion.gaussians import Gaussian
+from trainers.fusion.gaussians import Gaussian, log_density
 from trainers.objectives.classification import masked_mean
-from trainers.objectives.hmvae import log_density
 
 LARGEST_LOG_RATIO = 10.0
 """Of densities in :func:`reweighted_elbo`; beyond, a single row would be all of a batch's loss."""

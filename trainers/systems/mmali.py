@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from trainers.fusion.averaged_product import averaged_product_of_experts
 from trainers.fusion.gaussians import Gaussian
-from trainers.fusion.masks import all_patterns, draw_subset
+from trainers.fusion.masks import all_patterns, draw_pattern_groups, draw_subset
 from trainers.modalities.network import ModalityNetwork
 from trainers.objectives.classification import labelled_cross_entropy, masked_mean
 from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System, SystemConfig
@@ -258,16 +258,10 @@ class Mmali(System):
         self, contents: Gaussian, batch: LabelledWindows, generator: torch.Generator
     ) -> Tensor:
         config = self.config
-        alone = self.patterns.sum(dim=1) == 1
-        terms = []
-        for patterns, share in (
-            (self.patterns[~alone], 1 - config.alone_share), (self.patterns[alone], config.alone_share)
-        ):  # fmt: skip
-            if len(patterns) and share:
-                if config.classification_patterns < len(patterns):
-                    chosen = torch.randperm(len(patterns), generator=generator, device=generator.device)
-                    patterns = patterns[chosen[: config.classification_patterns].to(patterns.device)]
-                terms.append(share * self._cross_entropy(contents, patterns, batch, generator))
+        groups = draw_pattern_groups(
+            self.patterns, config.classification_patterns, config.alone_share, generator
+        )
+        terms = [share * self._cross_entropy(contents, group, batch, generator) for group, share in groups]
         return torch.stack(terms).sum()
 
     def _cross_entropy(

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trainers.fusion.gaussians import Gaussian
-from trainers.fusion.masks import all_patterns
+from trainers.fusion.masks import all_patterns, draw_pattern_groups
 from trainers.modalities.network import ModalityNetwork
 from trainers.objectives.classification import labelled_cross_entropy
 from trainers.systems.base import LabelledWindows, Phase, System, SystemConfig
@@ -180,16 +180,10 @@ class Variational(System):
         self, experts: Gaussian, batch: LabelledWindows, generator: torch.Generator
     ) -> Tensor:
         config = self.config
-        alone = self.patterns.sum(dim=1) == 1
-        terms = []
-        for patterns, share in (
-            (self.patterns[~alone], 1 - config.alone_share), (self.patterns[alone], config.alone_share)
-        ):  # fmt: skip
-            if len(patterns) and share:
-                if config.classification_patterns < len(patterns):
-                    chosen = torch.randperm(len(patterns), generator=generator, device=generator.device)
-                    patterns = patterns[chosen[: config.classification_patterns].to(patterns.device)]
-                terms.append(share * self._cross_entropy(experts, patterns, batch, generator))
+        groups = draw_pattern_groups(
+            self.patterns, config.classification_patterns, config.alone_share, generator
+        )
+        terms = [share * self._cross_entropy(experts, group, batch, generator) for group, share in groups]
         return torch.stack(terms).sum()
 
     def _cross_entropy(
