@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,7 @@ def draw_subset(presence: Tensor, generator: torch.Generator | None = None, *, s
 
 def draw_pattern_groups(
     patterns: Tensor, most: int, alone_share: float, generator: torch.Generator
-) -> list[tuple[Tensor, float]]:
+) -> Iterator[tuple[Tensor, float]]:
     """What a step classifies: patterns of several modalities and patterns of one, each with its share of the loss.
 
     Args:
@@ -39,18 +41,16 @@ def draw_pattern_groups(
         alone_share: of the loss, for modalities alone; the rest is for the others.
         generator: the only source of randomness.
 
-    Returns:
-        (patterns, share) of each group that has patterns and a share above 0.
+    Yields:
+        (patterns, share) of each group that has patterns and a share above 0; drawn when it is asked for.
     """
     alone = patterns.sum(dim=1) == 1
-    groups = []
     for group, share in ((patterns[~alone], 1 - alone_share), (patterns[alone], alone_share)):
         if len(group) and share:
             if most < len(group):
                 chosen = torch.randperm(len(group), generator=generator, device=generator.device)
                 group = group[chosen[:most].to(group.device)]
-            groups.append((group, share))
-    return groups
+            yield group, share
 
 
 def without(presence: Tensor, modality: int) -> Tensor:
