@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.arguments import Arguments
 from engines.backends.interface import Array, GraphRunner
 from engines.bundle import (
     Manifest,
@@ -49,6 +50,21 @@ class Fused:
     latents: Mapping[str, Array]
 
 
+@dataclass(frozen=True)
+class Tick:
+    """What a whole tick gives.
+
+    Attributes:
+        evidence: modality -> (B, evidence_size), of the windows that were encoded; not of those refused.
+        fused: the decision, one row per row of the presence mask.
+        refused: modalities whose window gave evidence that is not finite; the decision was made without them.
+    """
+
+    evidence: Mapping[str, Array]
+    fused: Fused
+    refused: tuple[str, ...]
+
+
 class Session:
     """The graphs of one bundle, ready to run. Make one with :func:`open_session`; not safe to share by threads."""
 
@@ -65,6 +81,7 @@ class Session:
         self._runner = runner
         names = manifest.modality_names
         self._specs = {m.name: m for m in manifest.modalities}
+        self._arguments = Arguments(self._specs, runner.maximum_batch)
         self._outputs = {g: graph_signature(manifest, g).outputs for g in graph_names(manifest)}
         # Row i of a mask read as a binary number indexes the temperature table: no dictionary look-ups per tick.
         self._bits = 1 << np.arange(len(names))
@@ -93,7 +110,9 @@ class Session:
             EngineError: the backend failed, or the evidence is not finite (a window with NaN or beyond all measure):
                 better that one modality drops out here than that fusion fails for all.
         """
-        evidence = self._run(f"encode_{modality}", {"window": self._window(modality, windows)})["evidence"]
+        evidence = self._run(f"encode_{modality}", {"window": self._arguments.window(modality, windows)})[
+            "evidence"
+        ]
         if not np.isfinite(evidence).all():
             raise EngineError(
                 f"encode_{modality}: evidence is not finite; check the window for NaN or absurd values"
@@ -114,7 +133,9 @@ class Session:
             InputError: as for :meth:`encode`.
             EngineError: the backend failed.
         """
-        return self._run(f"observe_{modality}", {"window": self._window(modality, windows)})["observation"]
+        return self._run(f"observe_{modality}", {"window": self._arguments.window(modality, windows)})[
+            "observation"
+        ]
 
     def decode(self, modality: str, latent: npt.NDArray[Any]) -> Array:
         """The modality's observation, estimated from latents as :meth:`fuse` returns them.
@@ -130,8 +151,8 @@ class Session:
             InputError: an unknown modality or another shape.
             EngineError: the backend failed.
         """
-        spec = self._spec(modality)
-        tensor = self._tensor(f"latent of {modality!r}", latent, (spec.latent_size,))
+        spec = self._arguments.spec(modality)
+        tensor = self._arguments.tensor(f"latent of {modality!r}", latent, (spec.latent_size,))
         return self._run(f"decode_{modality}", {"latent": tensor})["observation"]
 
     def fuse(self, evidence: Mapping[str, npt.NDArray[Any]], presence: npt.NDArray[Any]) -> Fused:
@@ -149,24 +170,53 @@ class Session:
                 lacking or not finite where the mask says present.
             EngineError: the backend failed.
         """
-        mask = self._presence(presence)
-        unknown = sorted(evidence.keys() - self._specs.keys())
-        if unknown:
-            raise InputError(
-                f"evidence for unknown modalities {unknown}; this bundle has {list(self._specs)}"
-            )
-        inputs: dict[str, Array] = {"presence": mask}
-        for column, (name, spec) in enumerate(self._specs.items()):
-            present = mask[:, column] > 0
-            inputs[f"evidence_{name}"] = self._evidence(name, spec.evidence_size, evidence.get(name), present)
-        out = self._refined(inputs, self._run("fuse", inputs))
-        temperature = self._temperatures[mask.astype(np.int64) @ self._bits]
-        return Fused(
-            logits=out["logits"],
-            probabilities=softmax(out["logits"] / temperature[:, None]),
-            posterior=out["posterior"],
-            latents={name: out[f"latent_{name}"] for name in self._specs},
-        )
+        mask = self._arguments.presence(presence)
+        inputs = self._fuse_inputs(evidence, mask)
+        return self._fused(mask, self._refined(inputs, self._run("fuse", inputs)))
+
+    def tick(
+        self,
+        windows: Mapping[str, npt.NDArray[Any]],
+        evidence: Mapping[str, npt.NDArray[Any]],
+        presence: npt.NDArray[Any],
+    ) -> Tick:
+        """Encode the windows that are due and fuse, as one piece of work where the backend has such (a CUDA graph).
+
+        The decision is that of :meth:`encode` for every window and :meth:`fuse` of it all. A window whose evidence is
+        not finite costs its modality's place in this decision, and nobody else's.
+
+        Args:
+            windows: modality -> (B, *window_shape) in its raw dtype; present in every row of the mask.
+            evidence: modality -> (B, evidence_size), as for :meth:`fuse`, of modalities without a window.
+            presence: (B, M) of 0 and 1 (or bool).
+
+        Raises:
+            InputError: as for :meth:`encode` and :meth:`fuse`; or a modality has both a window and evidence, or a
+                window and a row in which it is absent.
+            EngineError: the backend failed.
+        """
+        mask = self._arguments.presence(presence)
+        raw = {name: self._arguments.window(name, w) for name, w in windows.items()}
+        columns = {name: mask[:, column] for column, name in enumerate(self._specs)}
+        for name, window in raw.items():
+            if name in evidence:
+                raise InputError(f"{name!r}: expected a window or evidence, got both")
+            if len(window) != len(mask) or not columns[name].all():
+                raise InputError(
+                    f"window of {name!r}: expected one for every row of the presence mask, present in each, got "
+                    f"{len(window)} for {len(mask)} rows of which {int(columns[name].sum())} say present"
+                )
+        if self.manifest.refinement is not None and not mask.all():
+            return self._tick_in_steps(raw, evidence, mask)
+        unencoded = np.array([name not in raw for name in self._specs], np.float32)
+        inputs = self._fuse_inputs(evidence, mask * unencoded)
+        given = {name: inputs[f"evidence_{name}"] for name in self._specs if name not in raw}
+        out = self._runner.run_tick(raw, given, mask)
+        self._check_outputs("fuse", out, len(mask))
+        made = {name: out[f"evidence_{name}"] for name in raw}
+        if all(np.isfinite(e).all() for e in made.values()):
+            return Tick(made, self._fused(mask, out), ())
+        return self._tick_without_refused(made, evidence, mask)
 
     def imputation_scale(self, modality: str, presence: npt.NDArray[Any] | Sequence[int]) -> float | None:
         """How far an imputed observation may be off: half width of the interval around it that holds 90 %.
@@ -181,10 +231,51 @@ class Session:
         Raises:
             InputError: an unknown modality, or another number of modalities in the mask.
         """
-        self._spec(modality)
-        mask = self._presence(np.asarray(presence)[None])[0]
+        self._arguments.spec(modality)
+        mask = self._arguments.presence(np.asarray(presence)[None])[0]
         key = pattern_key(self.manifest.modality_names, mask)
         return self.manifest.calibration.imputation_scale.get(key, {}).get(modality)
+
+    def _tick_in_steps(
+        self, windows: Mapping[str, Array], evidence: Mapping[str, npt.NDArray[Any]], mask: Array
+    ) -> Tick:
+        """A tick of a bundle that goes through its refinement: the loop around fuse needs the evidence on the host."""
+        made = {n: self._run(f"encode_{n}", {"window": w})["evidence"] for n, w in windows.items()}
+        return self._tick_without_refused(made, evidence, mask)
+
+    def _tick_without_refused(
+        self, made: Mapping[str, Array], evidence: Mapping[str, npt.NDArray[Any]], mask: Array
+    ) -> Tick:
+        """Fuse encoded windows, leaving out those whose evidence is not finite."""
+        refused = tuple(n for n, e in made.items() if not np.isfinite(e).all())
+        kept = {n: e for n, e in made.items() if n not in refused}
+        trusted = mask * np.array([n not in refused for n in self._specs], np.float32)
+        return Tick(kept, self.fuse({**evidence, **kept}, trusted), refused)
+
+    def _fuse_inputs(self, evidence: Mapping[str, npt.NDArray[Any]], mask: Array) -> dict[str, Array]:
+        """The inputs of the fuse graph, checked; evidence is zero where the mask says absent."""
+        unknown = sorted(evidence.keys() - self._specs.keys())
+        if unknown:
+            raise InputError(
+                f"evidence for unknown modalities {unknown}; this bundle has {list(self._specs)}"
+            )
+        inputs: dict[str, Array] = {"presence": mask}
+        for column, (name, spec) in enumerate(self._specs.items()):
+            present = mask[:, column] > 0
+            inputs[f"evidence_{name}"] = self._arguments.evidence(
+                name, spec.evidence_size, evidence.get(name), present
+            )
+        return inputs
+
+    def _fused(self, mask: Array, out: Mapping[str, Array]) -> Fused:
+        """Outputs of the fuse graph as a decision, calibrated for each row's missing pattern."""
+        temperature = self._temperatures[mask.astype(np.int64) @ self._bits]
+        return Fused(
+            logits=out["logits"],
+            probabilities=softmax(out["logits"] / temperature[:, None]),
+            posterior=out["posterior"],
+            latents={name: out[f"latent_{name}"] for name in self._specs},
+        )
 
     def _refined(self, inputs: Mapping[str, Array], out: dict[str, Array]) -> dict[str, Array]:
         """The outputs of fuse with rows that lack some modalities, but not all, replaced by refined ones."""
@@ -234,69 +325,17 @@ class Session:
         """Close the session."""
         self.close()
 
-    def _spec(self, modality: str) -> Any:
-        spec = self._specs.get(modality)
-        if spec is None:
-            raise InputError(f"modality {modality!r} is not in this bundle; it has {list(self._specs)}")
-        return spec
-
-    def _window(self, modality: str, windows: npt.NDArray[Any]) -> Array:
-        spec = self._spec(modality)
-        given = np.asarray(windows)
-        if given.dtype != np.dtype(spec.dtype):
-            raise InputError(f"window of {modality!r}: expected dtype {spec.dtype}, got {given.dtype}")
-        return self._tensor(f"window of {modality!r}", given, spec.window_shape)
-
-    def _tensor(self, what: str, value: npt.NDArray[Any], shape: tuple[int, ...]) -> Array:
-        given = np.asarray(value)
-        if given.shape[1:] != shape or given.ndim != 1 + len(shape) or len(given) == 0:
-            expected = ", ".join(("B >= 1", *map(str, shape)))
-            raise InputError(f"{what}: expected shape ({expected}), got {given.shape}")
-        limit = self._runner.maximum_batch
-        if limit is not None and len(given) > limit:
-            raise InputError(
-                f"{what}: batch of {len(given)}, this engine was built for 1 to {limit}; compile with a larger batch"
-            )
-        if given.dtype.kind not in "fiub":
-            raise InputError(f"{what}: expected numbers, got dtype {given.dtype}")
-        return np.ascontiguousarray(given, dtype=np.float32)
-
-    def _presence(self, presence: npt.NDArray[Any]) -> Array:
-        mask = self._tensor("presence", presence, (len(self._specs),))
-        if not np.isin(mask, (0.0, 1.0)).all():
-            raise InputError(f"presence: expected only 0 and 1, got {np.unique(mask)[:8].tolist()}")
-        return mask
-
-    def _evidence(
-        self, name: str, size: int, value: npt.NDArray[Any] | None, present: npt.NDArray[np.bool_]
-    ) -> Array:
-        if value is None:
-            if present.any():
-                raise InputError(
-                    f"evidence of {name!r}: the presence mask says present, but no evidence was given"
-                )
-            return np.zeros((len(present), size), np.float32)
-        tensor = self._tensor(f"evidence of {name!r}", value, (size,))
-        if len(tensor) != len(present):
-            raise InputError(
-                f"evidence of {name!r}: {len(tensor)} rows, the presence mask has {len(present)}"
-            )
-        if not present.all():
-            # Zeros, not the caller's leftovers: 0 * NaN would carry a dead sensor's NaN into the decision.
-            tensor = np.where(present[:, None], tensor, np.float32(0))
-        if not np.isfinite(tensor).all():
-            raise InputError(f"evidence of {name!r}: not finite in a row where the modality is present")
-        return tensor
-
     def _run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         outputs = self._runner.run(graph, inputs)
-        batch = len(next(iter(inputs.values())))
+        self._check_outputs(graph, outputs, len(next(iter(inputs.values()))))
+        return outputs
+
+    def _check_outputs(self, graph: str, outputs: Mapping[str, Array], batch: int) -> None:
         for name, shape in self._outputs[graph].items():
             if outputs[name].shape != (batch, *shape):
                 raise EngineError(
                     f"graph {graph!r}: output {name!r}: the manifest says {(batch, *shape)}, got {outputs[name].shape}"
                 )
-        return outputs
 
 
 def softmax(logits: Array) -> Array:

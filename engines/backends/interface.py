@@ -55,6 +55,36 @@ class GraphRunner(Protocol):
         """
         ...
 
+    def run_tick(
+        self, windows: Mapping[str, Array], evidence: Mapping[str, Array], presence: Array
+    ) -> dict[str, Array]:
+        """Encode the windows that are due, and fuse what comes of them with the evidence of the other modalities.
+
+        A backend that can submit all of it as one unit of work does so; the others call :func:`encode_then_fuse`.
+
+        Args:
+            windows: modality -> (B, *window_shape), of the modalities that are due.
+            evidence: modality -> (B, evidence_size), of *all* other modalities; zeros where absent.
+            presence: (B, M) of 0 and 1.
+
+        Returns:
+            every output of ``fuse`` by name, and ``evidence_<m>`` of every window; not aliased to buffers of the
+            backend.
+
+        Raises:
+            EngineError: the library failed.
+        """
+        ...
+
     def close(self) -> None:
         """Free what the backend holds; idempotent."""
         ...
+
+
+def encode_then_fuse(
+    runner: GraphRunner, windows: Mapping[str, Array], evidence: Mapping[str, Array], presence: Array
+) -> dict[str, Array]:
+    """:meth:`GraphRunner.run_tick` as a sequence of graphs, for backends that have nothing better."""
+    made = {f"evidence_{m}": runner.run(f"encode_{m}", {"window": w})["evidence"] for m, w in windows.items()}
+    given = {f"evidence_{m}": e for m, e in evidence.items()}
+    return runner.run("fuse", {**given, **made, "presence": presence}) | made

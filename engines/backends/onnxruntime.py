@@ -10,7 +10,7 @@ from typing import Any
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from engines.backends.interface import Array, BackendStatus
+from engines.backends.interface import Array, BackendStatus, encode_then_fuse
 from engines.bundle import GraphSignature
 from engines.errors import CompileError, EngineError
 
@@ -98,6 +98,12 @@ class OnnxRuntimeRunner:
         except FAILURES as e:
             raise EngineError(f"graph {graph!r} failed in ONNX Runtime: {first_line(e)}") from e
         return dict(zip(names, values, strict=True))
+
+    def run_tick(
+        self, windows: Mapping[str, Array], evidence: Mapping[str, Array], presence: Array
+    ) -> dict[str, Array]:
+        """A tick, graph after graph; see :class:`engines.backends.interface.GraphRunner`."""
+        return encode_then_fuse(self, windows, evidence, presence)
 
     def close(self) -> None:
         """Free the sessions."""

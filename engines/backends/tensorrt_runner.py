@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.backends.cuda import Buffer, Stream, device_problem
-from engines.backends.interface import Array
+from engines.backends.interface import Array, encode_then_fuse
 from engines.backends.tensorrt import LibraryLog, library_log, load_library
 from engines.bundle import GraphSignature
 from engines.errors import BackendUnavailableError, EngineError
@@ -55,6 +55,12 @@ class TensorRTRunner:
         if loaded is None or self._stream is None:
             raise EngineError(f"graph {graph!r} is not loaded; this session has {sorted(self._graphs)}")
         return loaded.run(inputs, self._stream)
+
+    def run_tick(
+        self, windows: Mapping[str, Array], evidence: Mapping[str, Array], presence: Array
+    ) -> dict[str, Array]:
+        """A tick, graph after graph; see :class:`engines.backends.interface.GraphRunner`."""
+        return encode_then_fuse(self, windows, evidence, presence)
 
     def close(self) -> None:
         """Free buffers, contexts, engines and the stream, in that order; idempotent."""
