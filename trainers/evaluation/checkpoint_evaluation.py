@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engines.backends.interface import Array
+from engines.backends.interface import Array, encode_then_fuse
 from engines.bundle import MANIFEST_NAME, Calibration, Manifest
 from engines.errors import EngineError
 from engines.session import Session
@@ -80,6 +80,12 @@ class SystemRunner:
         if role == "observe":
             return {"observation": system.observe(name, tensors["window"])}
         return {"observation": system.decode(name, tensors["latent"])}
+
+    def run_tick(
+        self, windows: Mapping[str, Array], evidence: Mapping[str, Array], presence: Array
+    ) -> dict[str, Array]:
+        """A tick, graph after graph; see :class:`engines.backends.interface.GraphRunner`."""
+        return encode_then_fuse(self, windows, evidence, presence)
 
     def close(self) -> None:
         """Nothing to free."""
