@@ -14,24 +14,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zmq
 
 from engines.errors import EngineError
-from engines.session import Fused, Session
-from runtime.core.pipeline import FusionInput, Pipeline, State, TickPlan
+from engines.session import Session
+from runtime.core.pipeline import Pipeline, State, TickPlan
 from runtime.core.worklist import EncodeJob, Job, ObserveJob, Worklist
+from runtime.decisions import DecisionMaker
+from runtime.journal import JournaledPipeline
 from runtime.rig import FillPolicy, Rig, check_rig_feeds_bundle
 from runtime.statistics import NodeStatistics
 from runtime.transport.endpoints import Endpoints, default_endpoints
 from runtime.transport.sockets import DecisionSender, FrameReceiver
 from runtime.wire import (
-    Alternative,
-    Decision,
-    ModalityReport,
-    Observation,
+    JOURNAL_PREFIX,
     Output,
     best_topic,
     encode_output,
@@ -84,12 +83,11 @@ class Node:
         self._manifest = session.manifest
         self._compare = tuple(p for p in compare if p != rig.fill)
         self._clock = clock
-        self._classes = session.manifest.classes
-        self._units = {m.name: m.observation_unit for m in session.manifest.modalities}
+        self._maker = DecisionMaker(rig, session)
         self._statistics = NodeStatistics()
         self._worklist = Worklist()
         self._plan: TickPlan | None = None
-        self._pipeline: Pipeline | None = None
+        self._pipeline: JournaledPipeline | None = None
         self._started_ns = 0
         self._cpu_ns = 0
         self._collected_ns = 0
@@ -119,7 +117,14 @@ class Node:
             raise RuntimeError("a node runs once; make another one")
         with _collector_held_back():
             self._started_ns = self._collected_ns = self._clock()
-            pipeline = Pipeline(self.rig, self._manifest, self._started_ns, compare=self._compare)
+            pipeline = JournaledPipeline(
+                self.rig,
+                self._manifest,
+                self._started_ns,
+                self._decisions,
+                backend=self._session.backend,
+                compare=self._compare,
+            )
             for modality, evidence in self._blank.items():
                 pipeline.set_blank_evidence(modality, evidence)
             self._pipeline = pipeline
@@ -167,9 +172,10 @@ class Node:
         """Close the sockets."""
         self.close()
 
-    def _turn(self, pipeline: Pipeline, poller: zmq.Poller) -> None:
+    def _turn(self, pipeline: JournaledPipeline, poller: zmq.Poller) -> None:
         """Take in what waits, then do one thing."""
-        self._decisions.update_subscriptions()
+        if any(JOURNAL_PREFIX.startswith(p) for p in self._decisions.update_subscriptions()):
+            pipeline.introduce(self._clock())
         for _ in range(_MESSAGES_PER_TURN):
             parts = self._frames.receive()
             if parts is None:
@@ -225,16 +231,17 @@ class Node:
         plan = pipeline.tick(begin)
         if plan is None:
             return
-        inputs = [plan.input, *plan.alternatives.values()]
         try:
-            fused = self._fuse(inputs)
+            fused = self._maker.fuse(plan)
         except EngineError as e:
             self._statistics.failed("fuse", e)
             self._publish_events(pipeline)
             self._worklist.ticked(())
             return
         fused_ns = self._clock()
-        self._publish(self._decision(plan, fused, (fused_ns - begin) / 1e6))
+        fuse_ms = (fused_ns - begin) / 1e6
+        self._statistics.latency["fuse"].add(fuse_ms)
+        self._publish(self._maker.decision(plan, fused, published_ns=self._clock(), fuse_ms=fuse_ms))
         sent_ns = self._clock()
         latency = self._statistics.latency
         latency["tick"].add((sent_ns - begin) / 1e6)
@@ -244,61 +251,6 @@ class Node:
         self._publish_events(pipeline)
         self._plan = plan
         self._worklist.ticked(self._wanted())
-
-    def _fuse(self, inputs: Sequence[FusionInput]) -> Fused:
-        """Fuse several inputs as the rows of one batch; evidence that an input lacks is a row of zeros."""
-        evidence = {}
-        for spec in self._manifest.modalities:
-            rows = np.zeros((len(inputs), spec.evidence_size), dtype=np.float32)
-            for row, each in enumerate(inputs):
-                if spec.name in each.evidence:
-                    rows[row] = each.evidence[spec.name]
-            evidence[spec.name] = rows
-        begin = self._clock()
-        fused = self._session.fuse(evidence, np.stack([i.presence for i in inputs]))
-        self._statistics.latency["fuse"].add((self._clock() - begin) / 1e6)
-        return fused
-
-    def _decision(self, plan: TickPlan, fused: Fused, work_ms: float) -> Decision:
-        """The message of a tick; row 0 of ``fused`` is the rig's own policy, the others the compared ones."""
-        probabilities = [[float(p) for p in row] for row in fused.probabilities]
-        own = probabilities[0]
-        positive = np.asarray([p for p in own if p > 0])
-        published_ns = self._clock()
-        latency = {"fuse": work_ms, "lateness": (published_ns - plan.deadline_ns) / 1e6}
-        if plan.capture_ns is not None:
-            latency["frame_to_decision"] = (published_ns - plan.capture_ns) / 1e6
-        return Decision(
-            rig=self.rig.name,
-            bundle=self._session.bundle_hash,
-            tick=plan.number,
-            deadline_ns=plan.deadline_ns,
-            published_ns=published_ns,
-            capture_ns=plan.capture_ns,
-            label=self._label(own),
-            probabilities=dict(zip(self._classes, own, strict=True)),
-            entropy=float(-(positive * np.log(positive)).sum()),
-            presence={m: int(plan.input.presence[i]) for i, m in enumerate(self.rig.modality_names)},
-            fill=self.rig.fill,
-            modalities={
-                name: ModalityReport(
-                    state=status.state.value,
-                    reason=status.reason,
-                    age_ms=None if status.age_ns is None else status.age_ns / 1e6,
-                    weight=status.weight,
-                    imputed=status.imputed,
-                )
-                for name, status in plan.modalities.items()
-            },
-            latency_ms=latency,
-            compare={
-                policy: Alternative(self._label(row), dict(zip(self._classes, row, strict=True)))
-                for policy, row in zip(plan.alternatives, probabilities[1:], strict=True)
-            },
-        )
-
-    def _label(self, probabilities: Sequence[float]) -> str:
-        return self._classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
 
     def _wanted(self) -> list[ObserveJob]:
         """The observations that somebody listens to now."""
@@ -311,62 +263,19 @@ class Node:
         return wanted
 
     def _observe(self, job: ObserveJob, pipeline: Pipeline) -> None:
-        """Publish what is wanted of one modality, as of the last tick.
-
-        The imputed stream never rests on the modality itself: it is what the *other* sensors say, so it
-        can be held against the measurement while there is one.
-        """
+        """Publish what is wanted of one modality, as of the last tick."""
         plan = self._plan
         assert plan is not None  # observations are only wanted after a tick
         measured = plan.modalities[job.modality].state is State.LIVE
         window = pipeline.latest_window(job.modality) if measured else None
-        if job.best and window is not None:
-            values = self._session.observe(job.modality, window.window[np.newaxis])[0]
-            self._publish(
-                self._observation(plan, job.modality, "best", values, (job.modality,), imputed=False)
-            )
-        if job.imputed or window is None:
-            values, sources = self._impute(job.modality, plan)
-            if job.imputed:
-                self._publish(self._observation(plan, job.modality, "imputed", values, sources, imputed=True))
-            if job.best and window is None:
-                self._publish(self._observation(plan, job.modality, "best", values, sources, imputed=True))
-
-    def _impute(self, modality: str, plan: TickPlan) -> tuple[np.ndarray[Any, Any], tuple[str, ...]]:
-        """What the live sensors other than ``modality`` say of it, and which ones they are."""
-        names = self.rig.modality_names
-        sources = tuple(m for m in names if m != modality and plan.modalities[m].state is State.LIVE)
-        presence = np.array([float(m in sources) for m in names], dtype=np.float32)
-        evidence = {m: e for m, e in plan.input.evidence.items() if m in sources}
-        fused = self._fuse_one(FusionInput(presence, evidence, ()))
-        return self._session.decode(modality, fused.latents[modality])[0], sources
-
-    def _fuse_one(self, given: FusionInput) -> Fused:
-        evidence = {m: e[np.newaxis] for m, e in given.evidence.items()}
-        return self._session.fuse(evidence, given.presence[np.newaxis])
-
-    def _observation(
-        self,
-        plan: TickPlan,
-        modality: str,
-        stream: str,
-        values: np.ndarray[Any, Any],
-        sources: tuple[str, ...],
-        *,
-        imputed: bool,
-    ) -> Observation:
-        return Observation(
-            rig=self.rig.name,
-            bundle=self._session.bundle_hash,
-            modality=modality,
-            stream=stream,
-            tick=plan.number,
-            published_ns=self._clock(),
-            imputed=imputed,
-            sources=sources,
-            unit=self._units[modality],
-            values=values,
-        )
+        streams: list[Literal["imputed", "best"]] = []
+        if job.best:
+            streams.append("best")
+        if job.imputed:
+            streams.append("imputed")
+        made = self._maker.observations(plan, job.modality, window, streams, published_ns=self._clock())
+        for observation in made:
+            self._publish(observation)
 
     def _publish(self, message: Output) -> None:
         parts = encode_output(message)

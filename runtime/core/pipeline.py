@@ -175,6 +175,11 @@ class Pipeline:
             return Rejected(e.reason, e.expected, e.came, modality)
         return Received(frame)
 
+    @property
+    def has_due_windows(self) -> bool:
+        """Whether :meth:`due_windows` would cut any."""
+        return any(stream.buffer.is_due for stream in self._streams.values())
+
     def due_windows(self, now_ns: int) -> list[DueWindow]:
         """The newest window of every modality that reached its next hop and passed its content checks.
 

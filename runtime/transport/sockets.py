@@ -154,25 +154,29 @@ class DecisionSender(_Closing):
         super().__init__(zmq.XPUB, high_water_mark)
         self.endpoint = endpoint
         self._subscriptions: set[bytes] = set()
+        # Every subscription is reported, not only the first to a topic: a new reader may need an introduction.
+        self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         try:
             _bind(self.socket, endpoint)
         except BaseException:
             self.close()
             raise
 
-    def update_subscriptions(self) -> None:
-        """Take in what readers subscribed to or left since the last call."""
+    def update_subscriptions(self) -> set[bytes]:
+        """Take in what readers subscribed to or left since the last call; gives the prefixes newly subscribed to."""
+        fresh: set[bytes] = set()
         for _ in range(1000):  # bounded: a reader must not keep the node busy with subscriptions
             parts = _receive(self.socket)
             if parts is None:
-                return
+                break
             message = bytes(parts[0])
-            # XPUB reports the first subscription to a topic (1) and the last leave (0); readers send
-            # nothing else.
+            # XPUB reports every subscription to a topic (1) and the last leave (0); readers send nothing else.
             if message[:1] == b"\x01" and len(message) <= 256:
                 self._subscriptions.add(message[1:])
+                fresh.add(message[1:])
             elif message[:1] == b"\x00":
                 self._subscriptions.discard(message[1:])
+        return fresh
 
     def subscribed(self, topic: bytes) -> bool:
         """Whether somebody reads a topic; subscriptions are prefixes, as everywhere in ZeroMQ."""

@@ -6,11 +6,12 @@ the parts to send, decoders take the parts that came. ``docs/protocol.md`` says 
 
 Frames come in (:class:`Frame`, :func:`encode_frame`, :func:`decode_frame`); decisions, health events and
 observations go out (:class:`Decision`, :class:`HealthEvent`, :class:`Observation`, :func:`encode_output`,
-:func:`decode_output`).
+:func:`decode_output`). What the node was told, in order, goes out as its journal (:class:`JournalEntry`).
 """
 
 from runtime.wire.checks import PROTOCOL_VERSION, Limits, Reason, WireError
 from runtime.wire.frames import Clock, Frame, decode_frame, encode_frame
+from runtime.wire.journal import JOURNAL_PREFIX, JournalEntry, decode_entry, encode_entry
 from runtime.wire.outputs import (
     Alternative,
     Decision,
@@ -38,12 +39,14 @@ __all__ = [
     "FUSED",
     "HEALTH",
     "IMPUTED_PREFIX",
+    "JOURNAL_PREFIX",
     "PROTOCOL_VERSION",
     "Alternative",
     "Clock",
     "Decision",
     "Frame",
     "HealthEvent",
+    "JournalEntry",
     "Limits",
     "ModalityReport",
     "Observation",
@@ -51,8 +54,10 @@ __all__ = [
     "Reason",
     "WireError",
     "best_topic",
+    "decode_entry",
     "decode_frame",
     "decode_output",
+    "encode_entry",
     "encode_frame",
     "encode_output",
     "frame_topic",

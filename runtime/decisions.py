@@ -1,0 +1,167 @@
+"""From a tick's plan to what is published of it: fusion, the decision's message, and observations.
+
+A live node and a replay share this, so that the same inputs make the same decisions in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.session import Fused, Session
+from runtime.core.pipeline import DueWindow, State, TickPlan
+from runtime.rig import Rig
+from runtime.wire import Alternative, Decision, ModalityReport, Observation
+
+
+class DecisionMaker:
+    """What a session says of the plans of a rig's ticks."""
+
+    def __init__(self, rig: Rig, session: Session) -> None:
+        """Bind a rig and the session of a bundle that it feeds."""
+        self.rig = rig
+        self._session = session
+        self._manifest = session.manifest
+        self._classes = session.manifest.classes
+        self._units = {m.name: m.observation_unit for m in session.manifest.modalities}
+
+    def fuse(self, plan: TickPlan) -> Fused:
+        """Fuse a plan: row 0 for the rig's own policy, then one row per compared policy.
+
+        All in one batch; evidence that an input lacks is a row of zeros.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        inputs = [plan.input, *plan.alternatives.values()]
+        evidence = {}
+        for spec in self._manifest.modalities:
+            rows = np.zeros((len(inputs), spec.evidence_size), dtype=np.float32)
+            for row, each in enumerate(inputs):
+                if spec.name in each.evidence:
+                    rows[row] = each.evidence[spec.name]
+            evidence[spec.name] = rows
+        return self._session.fuse(evidence, np.stack([i.presence for i in inputs]))
+
+    def decision(self, plan: TickPlan, fused: Fused, *, published_ns: int, fuse_ms: float) -> Decision:
+        """The message of a tick.
+
+        Args:
+            plan: of the tick.
+            fused: what :meth:`fuse` made of it.
+            published_ns: now.
+            fuse_ms: how long the tick took so far.
+        """
+        probabilities = [[float(p) for p in row] for row in fused.probabilities]
+        own = probabilities[0]
+        positive = np.asarray([p for p in own if p > 0])
+        latency = {"fuse": fuse_ms, "lateness": (published_ns - plan.deadline_ns) / 1e6}
+        if plan.capture_ns is not None:
+            latency["frame_to_decision"] = (published_ns - plan.capture_ns) / 1e6
+        return Decision(
+            rig=self.rig.name,
+            bundle=self._session.bundle_hash,
+            tick=plan.number,
+            deadline_ns=plan.deadline_ns,
+            published_ns=published_ns,
+            capture_ns=plan.capture_ns,
+            label=self._label(own),
+            probabilities=dict(zip(self._classes, own, strict=True)),
+            entropy=float(-(positive * np.log(positive)).sum()),
+            presence={m: int(plan.input.presence[i]) for i, m in enumerate(self.rig.modality_names)},
+            fill=self.rig.fill,
+            modalities={
+                name: ModalityReport(
+                    state=status.state.value,
+                    reason=status.reason,
+                    age_ms=None if status.age_ns is None else status.age_ns / 1e6,
+                    weight=status.weight,
+                    imputed=status.imputed,
+                )
+                for name, status in plan.modalities.items()
+            },
+            latency_ms=latency,
+            compare={
+                policy: Alternative(self._label(row), dict(zip(self._classes, row, strict=True)))
+                for policy, row in zip(plan.alternatives, probabilities[1:], strict=True)
+            },
+        )
+
+    def observations(
+        self,
+        plan: TickPlan,
+        modality: str,
+        window: DueWindow | None,
+        streams: Sequence[Literal["imputed", "best"]],
+        *,
+        published_ns: int,
+    ) -> list[Observation]:
+        """What is known of one modality as of a tick.
+
+        The imputed stream never rests on the modality itself: it is what the *other* sensors say, so it can be held
+        against the measurement while there is one.
+
+        Args:
+            plan: of the tick.
+            modality: which.
+            window: its newest measured window while it is live, else None.
+            streams: what is wanted: ``imputed``, ``best`` or both.
+            published_ns: now.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        made = []
+        if "best" in streams and window is not None:
+            values = self._session.observe(modality, window.window[np.newaxis])[0]
+            made.append(
+                self._observation(plan, modality, "best", values, (modality,), published_ns, imputed=False)
+            )
+        if "imputed" in streams or window is None:
+            values, sources = self._impute(modality, plan)
+            missing: tuple[Literal["imputed", "best"], ...] = ("best",) if window is None else ()
+            for stream in ("imputed", *missing):
+                if stream in streams:
+                    made.append(
+                        self._observation(plan, modality, stream, values, sources, published_ns, imputed=True)
+                    )
+        return made
+
+    def _impute(self, modality: str, plan: TickPlan) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+        """What the live sensors other than ``modality`` say of it, and which ones they are."""
+        names = self.rig.modality_names
+        sources = tuple(m for m in names if m != modality and plan.modalities[m].state is State.LIVE)
+        presence = np.array([float(m in sources) for m in names], dtype=np.float32)
+        evidence = {m: e[np.newaxis] for m, e in plan.input.evidence.items() if m in sources}
+        fused = self._session.fuse(evidence, presence[np.newaxis])
+        return self._session.decode(modality, fused.latents[modality])[0], sources
+
+    def _observation(
+        self,
+        plan: TickPlan,
+        modality: str,
+        stream: str,
+        values: npt.NDArray[Any],
+        sources: tuple[str, ...],
+        published_ns: int,
+        *,
+        imputed: bool,
+    ) -> Observation:
+        return Observation(
+            rig=self.rig.name,
+            bundle=self._session.bundle_hash,
+            modality=modality,
+            stream=stream,
+            tick=plan.number,
+            published_ns=published_ns,
+            imputed=imputed,
+            sources=sources,
+            unit=self._units[modality],
+            values=values,
+        )
+
+    def _label(self, probabilities: Sequence[float]) -> str:
+        return self._classes[max(range(len(probabilities)), key=probabilities.__getitem__)]

@@ -1,0 +1,101 @@
+"""A pipeline that tells its inputs to whoever subscribes: what a recording is made of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.bundle import Manifest
+from runtime.core.pipeline import DueWindow, Pipeline, Received, Rejected, TickPlan
+from runtime.rig import FillPolicy, Rig
+from runtime.transport.sockets import DecisionSender
+from runtime.wire import JOURNAL_PREFIX, JournalEntry, encode_entry, frame_topic
+
+
+class JournaledPipeline(Pipeline):
+    """A :class:`~runtime.core.pipeline.Pipeline` whose every input is published while somebody subscribes.
+
+    Inputs are counted from the first one on, subscribed or not, so a reader knows whether it has all of them.
+    """
+
+    def __init__(
+        self,
+        rig: Rig,
+        manifest: Manifest,
+        start_ns: int,
+        sender: DecisionSender,
+        *,
+        backend: str,
+        compare: Sequence[FillPolicy] = (),
+    ) -> None:
+        """Begin; arguments as of the pipeline.
+
+        Args:
+            rig: what is delivered, and the policies.
+            manifest: what the model needs.
+            start_ns: now.
+            sender: where entries are published.
+            backend: of the session, for the record.
+            compare: fill policies to compare with.
+        """
+        super().__init__(rig, manifest, start_ns, compare=compare)
+        self._sender = sender
+        self._order = 0
+        self._now_ns = start_ns
+        self._modalities = {frame_topic(rig.name, m): m for m in rig.modality_names}
+        self._settings = {
+            "rig": rig.model_dump(mode="json"),
+            "bundle": manifest.hash,
+            "bundle_name": manifest.name,
+            "backend": backend,
+            "start_ns": start_ns,
+            "wall_ns": time.time_ns() - (time.monotonic_ns() - start_ns),
+            "compare": list(compare),
+        }
+
+    def introduce(self, now_ns: int) -> None:
+        """Publish the run's settings: to be called whenever somebody subscribes to the journal."""
+        entry = JournalEntry("begin", self._order, now_ns, settings=self._settings)
+        self._sender.send(encode_entry(entry))
+
+    def receive(self, parts: Sequence[Any], now_ns: int) -> Received | Rejected:
+        """As the pipeline's; published with the time of arrival."""
+        result = super().receive(parts, now_ns)
+        topic = bytes(memoryview(parts[0])[:512]) if parts else b""
+        modality = self._modalities.get(topic, "")
+        self._enter("frame", now_ns, modality=modality, parts=tuple(parts))
+        return result
+
+    def due_windows(self, now_ns: int) -> list[DueWindow]:
+        """As the pipeline's; published where any window was due."""
+        due = self.has_due_windows
+        windows = super().due_windows(now_ns)
+        if due:
+            self._enter("windows", now_ns)
+        return windows
+
+    def store_evidence(self, modality: str, evidence: npt.NDArray[np.float32], capture_ns: int) -> None:
+        """As the pipeline's; published without the evidence, which the bundle makes of the window again."""
+        super().store_evidence(modality, evidence, capture_ns)
+        self._enter("evidence", self._now_ns, modality=modality, capture_ns=capture_ns)
+
+    def encode_failed(self, modality: str, now_ns: int, detail: str) -> None:
+        """As the pipeline's; published."""
+        super().encode_failed(modality, now_ns, detail)
+        self._enter("encode_failed", now_ns, modality=modality, detail=detail)
+
+    def tick(self, now_ns: int) -> TickPlan | None:
+        """As the pipeline's; published whether a tick was due or only silence was to be judged."""
+        plan = super().tick(now_ns)
+        self._enter("tick", now_ns)
+        return plan
+
+    def _enter(self, call: Any, at_ns: int, **fields: Any) -> None:
+        order, self._order = self._order, self._order + 1
+        self._now_ns = at_ns
+        if self._sender.subscribed(JOURNAL_PREFIX):
+            self._sender.send(encode_entry(JournalEntry(call, order, at_ns, **fields)))
