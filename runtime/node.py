@@ -91,6 +91,7 @@ class Node:
         self._started_ns = 0
         self._cpu_ns = 0
         self._collected_ns = 0
+        self._awaited: set[bytes] = set()
         session.warm_up()
         self._blank = self._encode_blank() if "zero" in (rig.fill, *self._compare) else {}
         self._frames = FrameReceiver(self.endpoints.frames)
@@ -139,6 +140,16 @@ class Node:
             self._cpu_ns = time.thread_time_ns() - cpu_started_ns
         return self.statistics()
 
+    def await_subscriber(self, topic: bytes, timeout_s: float) -> bool:
+        """Wait, before :meth:`run`, until somebody subscribes to a topic; False if nobody does in time."""
+        end = time.monotonic() + timeout_s
+        while not self._decisions.subscribed(topic):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+            self._awaited |= self._decisions.update_subscriptions()
+        return True
+
     def statistics(self) -> dict[str, Any]:
         """Counters and latencies, ready for JSON; for the thread that runs the node, or after the run.
 
@@ -174,7 +185,8 @@ class Node:
 
     def _turn(self, pipeline: JournaledPipeline, poller: zmq.Poller) -> None:
         """Take in what waits, then do one thing."""
-        if any(JOURNAL_PREFIX.startswith(p) for p in self._decisions.update_subscriptions()):
+        fresh, self._awaited = self._awaited | self._decisions.update_subscriptions(), set()
+        if any(JOURNAL_PREFIX.startswith(prefix) for prefix in fresh):
             pipeline.introduce(self._clock())
         for _ in range(_MESSAGES_PER_TURN):
             parts = self._frames.receive()

@@ -25,6 +25,9 @@ def run(
     seconds: Annotated[
         float | None, typer.Option(help="Stop after this long. Default: until Ctrl-C.")
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Record from the first message on to this MCAP file, not there yet.")
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Run the node of a rig: take frames in, watch every sensor's health, publish one fused decision per tick.
@@ -34,9 +37,13 @@ def run(
       afterimage run runs/svae/engine
 
       afterimage run runs/svae/bundle --rig my-rig.yaml --compare hold,zero --json statistics.json
+
+      afterimage run runs/svae/bundle --record session.mcap
     """
+    from contextlib import nullcontext
     from typing import cast, get_args
 
+    from afterimage.recording import recording
     from engines.session import open_session
     from runtime.node import Node
     from runtime.rig import FillPolicy, load_rig
@@ -56,6 +63,7 @@ def run(
     with (
         open_session(engine) as session,
         Node(loaded, session, endpoints, compare=cast("tuple[FillPolicy, ...]", policies)) as node,
+        recording(node, rig, record) if record is not None else nullcontext(),
     ):
         typer.echo(
             f"rig {loaded.name}, bundle {session.bundle_hash} on {session.backend}: "

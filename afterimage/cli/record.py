@@ -1,0 +1,73 @@
+"""``afterimage record``: write what a node takes in and decides to an MCAP file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from afterimage.cli.arguments import RigOption
+
+
+def record(
+    out: Annotated[
+        Path | None, typer.Argument(help="The file, not there yet. Default: RIG-DATE-TIME.mcap here.")
+    ] = None,
+    rig: RigOption = "commands-4",
+    endpoint: Annotated[
+        str | None, typer.Option(help="The node's decisions endpoint. Default: the rig's.")
+    ] = None,
+    observations: Annotated[
+        bool,
+        typer.Option("--observations", help="Also what the node imputes: it then decodes on every tick."),
+    ] = False,
+    seconds: Annotated[
+        float | None, typer.Option(help="Stop after this long. Default: until Ctrl-C.")
+    ] = None,
+) -> None:
+    """Record a node's frames, health and decisions to MCAP, which any MCAP reader opens.
+
+    It may be started while the node runs. A recording that is to be replayed to the bit has to begin with the node:
+    `afterimage run --record FILE`. Killed at any time, the file is good up to its last chunk.
+
+    Exit code 1 if nothing came.
+
+    Examples:
+
+      afterimage record session.mcap
+
+      afterimage record --seconds 60 --observations
+    """
+    import signal
+    import threading
+
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from runtime.record.recorder import record as run
+    from runtime.record.writer import RecordingWriter, default_name
+    from runtime.rig import load_rig
+
+    loaded = load_rig(rig)
+    path = out or default_name(loaded.name)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+
+        def report(writer: RecordingWriter) -> None:
+            size = path.stat().st_size / 1e6
+            live.update(
+                Text(f"{path}: {sum(writer.received.values())} messages, {size:.1f} MB"), refresh=True
+            )
+
+        writer = run(
+            loaded, path, stop, endpoint=endpoint, observations=observations, until_s=seconds, report=report
+        )
+    received, lost = sum(writer.received.values()), sum(writer.lost.values())
+    typer.echo(f"{path}: {received} messages, {lost} lost", err=True)
+    if not received:
+        typer.echo("afterimage: nothing came; is a node running? start one with `afterimage run`", err=True)
+        raise typer.Exit(1)

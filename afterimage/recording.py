@@ -1,0 +1,55 @@
+"""A recorder beside a node: started before the node runs, so that the recording has its run from the first message."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.node import Node
+from runtime.record.optional import load_mcap
+from runtime.record.writer import RecordingError
+from runtime.wire import JOURNAL_PREFIX
+
+_START_S = 20.0
+_STOP_S = 10.0
+
+
+@contextmanager
+def recording(node: Node, rig: str, path: Path) -> Iterator[None]:
+    """Record a node that has not run yet, in a process of its own, until the block ends.
+
+    Args:
+        node: bound, not running.
+        rig: name or file of its rig.
+        path: of the recording, which must not be there yet.
+
+    Raises:
+        RecordingError: the file is there, or the recorder does not start; its last words are in the message.
+        MissingExtraError: mcap is not installed.
+    """
+    load_mcap("mcap.writer")
+    if path.exists():
+        raise RecordingError(f"{path}: is there already; name another file or remove it")
+    command = [sys.executable, "-m", "afterimage", "record", str(path), "--rig", rig]
+    command += ["--endpoint", node.endpoints.decisions]
+    # A session of its own: Ctrl-C reaches the node, which ends first, and then ends its recorder.
+    recorder = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        if not node.await_subscriber(JOURNAL_PREFIX, _START_S):
+            recorder.kill()
+            _, words = recorder.communicate()
+            raise RecordingError(
+                f"{path}: the recorder did not start: {words.decode(errors='replace').strip()[-500:]}"
+            )
+        yield
+    finally:
+        recorder.send_signal(signal.SIGTERM)
+        try:
+            recorder.communicate(timeout=_STOP_S)
+        except subprocess.TimeoutExpired:
+            recorder.kill()
+            recorder.communicate()

@@ -1,0 +1,1 @@
+"""Recording to MCAP, reading recordings back, and running them again."""

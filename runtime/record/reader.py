@@ -1,0 +1,61 @@
+"""Reading a recording, whole or cut short, in the order in which it was written."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.record.optional import load_mcap
+from runtime.record.schemas import from_record
+from runtime.record.writer import RecordingError
+from runtime.wire import JournalEntry, WireError
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One message of a recording.
+
+    Attributes:
+        topic: of its channel.
+        at_ns: when the node had it, node clock.
+        content: an input of the pipeline, or the map of what was published.
+    """
+
+    topic: str
+    at_ns: int
+    content: JournalEntry | dict[str, Any]
+
+
+def read_recording(path: Path) -> Iterator[Recorded]:
+    """Every message of a file, as written; a file whose writer was killed ends with its last whole chunk.
+
+    Raises:
+        RecordingError: no such file, not MCAP, or damaged before its end; not a recording of Afterimage.
+        MissingExtraError: mcap is not installed.
+    """
+    streams = load_mcap("mcap.stream_reader")
+    errors = load_mcap("mcap.exceptions")
+    records = load_mcap("mcap.records")
+    topics: dict[int, str] = {}
+    try:
+        with path.open("rb") as file:
+            try:
+                for record in streams.StreamReader(file, validate_crcs=True).records:
+                    if isinstance(record, records.Channel):
+                        topics[record.id] = record.topic
+                    elif isinstance(record, records.Message):
+                        topic = topics[record.channel_id]
+                        yield Recorded(topic, record.log_time, from_record(topic, record.data))
+            except (errors.EndOfFile, struct.error):
+                # The library says either where a file ends within a record: cut short, and all before was whole.
+                if file.read(1):
+                    raise
+    except OSError as e:
+        raise RecordingError(f"{path}: cannot be read: {e.strerror}") from e
+    except (errors.McapError, struct.error, streams.CRCValidationError, WireError, KeyError, ValueError) as e:
+        raise RecordingError(
+            f"{path}: expected a recording of `afterimage record`, got something else: {type(e).__name__}: {e}"
+        ) from e

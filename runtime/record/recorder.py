@@ -1,0 +1,69 @@
+"""The recorder: a process of its own that writes what a node publishes; a slow disk costs it, not the node."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from runtime.record.writer import RecordingWriter
+from runtime.rig import Rig
+from runtime.transport.endpoints import default_endpoints
+from runtime.transport.sockets import DecisionReceiver
+from runtime.wire import BEST_PREFIX, FUSED, HEALTH, IMPUTED_PREFIX, JOURNAL_PREFIX
+
+_COUNTS_EVERY_S = 1.0
+_POLL_MS = 100
+_QUEUE = 1024
+"""Messages that may wait for the disk; beyond it they are lost, and the order of the journal tells how many."""
+
+
+def record(
+    rig: Rig,
+    path: Path,
+    stop: threading.Event,
+    *,
+    endpoint: str | None = None,
+    observations: bool = False,
+    until_s: float | None = None,
+    report: Callable[[RecordingWriter], None] | None = None,
+) -> RecordingWriter:
+    """Record a node until told to stop: its inputs (the frames above all), decisions and health.
+
+    Args:
+        rig: whose node.
+        path: of the file, which must not be there yet.
+        stop: ends the recording when set.
+        endpoint: the node's decisions endpoint; the rig's default if not given.
+        observations: also what the node imputes; it then decodes in every tick.
+        until_s: ends it after this long.
+        report: called about once a second.
+
+    Returns:
+        The writer, closed, with its counts.
+
+    Raises:
+        RecordingError: the file cannot be created or written; what was written before can be read.
+        EndpointError, MissingExtraError: see there.
+    """
+    topics: Sequence[bytes] = (JOURNAL_PREFIX, FUSED, HEALTH)
+    if observations:
+        topics = (*topics, IMPUTED_PREFIX, BEST_PREFIX)
+    with (
+        RecordingWriter(path) as writer,
+        DecisionReceiver(
+            endpoint or default_endpoints(rig.name).decisions, topics, high_water_mark=_QUEUE
+        ) as node,
+    ):
+        began_s = counted_s = time.monotonic()
+        while not stop.is_set() and (until_s is None or time.monotonic() - began_s < until_s):
+            parts = node.receive(_POLL_MS)
+            if parts is not None:
+                writer.add(parts)
+            if time.monotonic() - counted_s >= _COUNTS_EVERY_S:
+                counted_s = time.monotonic()
+                writer.add_counts()
+                if report is not None:
+                    report(writer)
+    return writer

@@ -1,0 +1,228 @@
+"""Running a recording again: the node's own pipeline and decisions, on recorded inputs, without a clock or a socket.
+
+*Exactly*: every input of the pipeline is repeated at the time and in the order in which the node had it, so the same
+bundle gives the same decisions, to the bit. *Freely*: only the frames are repeated, through a fault schedule if one is
+given; windows are encoded as soon as they are due and ticks come on their deadlines. That is what another bundle,
+another fill policy or other faults need, and it does not depend on how fast the recorded machine was.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import EngineError
+from engines.session import Session
+from runtime.core.pipeline import DueWindow, Pipeline, TickPlan
+from runtime.decisions import DecisionMaker
+from runtime.record.writer import RecordingError
+from runtime.rig import FillPolicy, Rig
+from runtime.sensors.faults import FaultInjector, FaultSchedule
+from runtime.wire import Decision, HealthEvent, JournalEntry, WireError, decode_frame, encode_frame
+
+_KEPT_WINDOWS = 64
+"""Windows kept per run until their evidence is asked for; a node never has more than a few on its way."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay gives at one instant.
+
+    Attributes:
+        at_ns: node clock of the recorded run.
+        decision: of the tick, where one was due and the engine did not fail.
+        events: changes of state since the last.
+    """
+
+    at_ns: int
+    decision: Decision | None
+    events: tuple[HealthEvent, ...]
+
+
+class _Run:
+    """A pipeline with its session, as in a node."""
+
+    def __init__(self, begin: JournalEntry, session: Session, fill: FillPolicy | None = None) -> None:
+        settings = begin.settings
+        try:
+            rig = Rig.model_validate(settings["rig"])
+            start_ns, compare = int(settings["start_ns"]), list(settings["compare"])
+        except (KeyError, TypeError, ValueError) as e:
+            raise RecordingError(f"the recording's begin entry does not describe a run: {e}") from e
+        self.rig = rig if fill is None else rig.model_copy(update={"fill": fill})
+        self.start_ns = start_ns
+        self.session = session
+        self.maker = DecisionMaker(self.rig, session)
+        self.pipeline = Pipeline(self.rig, session.manifest, start_ns, compare=compare)
+        if "zero" in (self.rig.fill, *compare):
+            for spec in session.manifest.modalities:
+                blank = np.zeros((1, *spec.window_shape), dtype=spec.dtype)
+                self.pipeline.set_blank_evidence(spec.name, session.encode(spec.name, blank)[0])
+
+    def encode(self, due: DueWindow, at_ns: int) -> None:
+        try:
+            evidence = self.session.encode(due.modality, due.window[np.newaxis])[0]
+        except EngineError as e:
+            self.pipeline.encode_failed(due.modality, at_ns, str(e))
+            return
+        self.pipeline.store_evidence(due.modality, evidence, due.capture_ns)
+
+    def tick(self, at_ns: int) -> Replayed:
+        plan = self.pipeline.tick(at_ns)
+        decision = None if plan is None else self._decide(plan, at_ns)
+        return Replayed(at_ns, decision, tuple(self.pipeline.events()))
+
+    def _decide(self, plan: TickPlan, at_ns: int) -> Decision | None:
+        try:
+            fused = self.maker.fuse(plan)
+        except EngineError:
+            return None
+        return self.maker.decision(plan, fused, published_ns=at_ns, fuse_ms=0.0)
+
+
+def replay_exactly(entries: Iterable[JournalEntry], session: Session) -> Iterator[Replayed]:
+    """Repeat every input of a node's pipeline.
+
+    Args:
+        entries: of a recording that began with its run, in order.
+        session: of the recorded bundle.
+
+    Raises:
+        RecordingError: no begin, a recording that began later than its run, a gap, or an entry that does not fit.
+    """
+    run: _Run | None = None
+    kept: OrderedDict[tuple[str, int], DueWindow] = OrderedDict()
+    expected = 0
+    for entry in entries:
+        if entry.call == "begin":
+            run = run or _Run(_from_start(entry), session)
+            continue
+        if run is None:
+            raise RecordingError("the recording has frames before its begin entry; record it again")
+        if entry.order != expected:
+            raise RecordingError(
+                f"the recording lacks inputs {expected} to {entry.order - 1} of its run (the recorder lost them); "
+                "replay it freely"
+            )
+        expected += 1
+        if entry.call == "frame":
+            run.pipeline.receive(entry.parts, entry.at_ns)
+        elif entry.call == "windows":
+            for due in run.pipeline.due_windows(entry.at_ns):
+                kept[due.modality, due.capture_ns] = due
+            while len(kept) > _KEPT_WINDOWS:
+                kept.popitem(last=False)
+        elif entry.call == "evidence":
+            due_window = kept.pop((entry.modality, entry.capture_ns), None)
+            if due_window is None:
+                raise RecordingError(
+                    f"input {entry.order}: evidence of a window of {entry.modality!r} captured at "
+                    f"{entry.capture_ns} ns that the recorded frames do not give; was it made by another version?"
+                )
+            run.encode(due_window, entry.at_ns)
+        elif entry.call == "encode_failed":
+            run.pipeline.encode_failed(entry.modality, entry.at_ns, entry.detail)
+        else:
+            yield run.tick(entry.at_ns)
+
+
+def replay_freely(
+    entries: Iterable[JournalEntry],
+    session: Session,
+    *,
+    faults: FaultSchedule | None = None,
+    fill: FillPolicy | None = None,
+) -> Iterator[Replayed]:
+    """Repeat the frames of a recording, on time, and decide on them with an engine that takes no time.
+
+    Args:
+        entries: of a recording; where its run had begun earlier, health begins anew with the first entry.
+        session: of any bundle that the recorded rig feeds.
+        faults: what goes wrong, by modality and seconds since the start of the run.
+        fill: in place of the recorded rig's.
+
+    Raises:
+        RecordingError: no begin entry.
+        RigError: the recorded rig does not feed the bundle.
+    """
+    run: _Run | None = None
+    injectors: dict[str, FaultInjector] = {}
+    for entry in entries:
+        if entry.call == "begin":
+            if run is None:
+                started = entry.settings if entry.order == 0 else {**entry.settings, "start_ns": entry.at_ns}
+                run = _Run(JournalEntry("begin", 0, entry.at_ns, settings=started), session, fill)
+                injectors = {m: FaultInjector(faults or FaultSchedule(), m) for m in run.rig.modality_names}
+            continue
+        if run is None:
+            raise RecordingError("the recording has no begin entry; record it again")
+        while (wake_ns := run.pipeline.wake_ns(0)) <= entry.at_ns:
+            yield run.tick(wake_ns)
+        if entry.call != "frame":
+            continue
+        parts = _spoiled(entry, injectors, run.start_ns)
+        if parts is not None:
+            run.pipeline.receive(parts, entry.at_ns)
+            for due in run.pipeline.due_windows(entry.at_ns):
+                run.encode(due, entry.at_ns)
+
+
+def decided(decision: Decision | dict[str, Any]) -> dict[str, Any]:
+    """What a decision says, without when it was said: equal for equal decisions, to the bit.
+
+    Args:
+        decision: a decision, or the recorded map of one.
+    """
+    said = decision if isinstance(decision, dict) else asdict(decision)
+    kept = (
+        "tick",
+        "label",
+        "probabilities",
+        "entropy",
+        "presence",
+        "fill",
+        "bundle",
+        "capture_ns",
+        "compare",
+    )
+    reports = {
+        name: {k: report[k] for k in ("state", "reason", "weight", "imputed")}
+        for name, report in said["modalities"].items()
+    }
+    return {key: said[key] for key in kept} | {"modalities": reports}
+
+
+def _from_start(begin: JournalEntry) -> JournalEntry:
+    if begin.order != 0:
+        raise RecordingError(
+            f"the recording began with input {begin.order} of its run, so what the node knew before is not in it; "
+            "replay it freely, or record with `afterimage run --record`"
+        )
+    return begin
+
+
+def _spoiled(
+    entry: JournalEntry, injectors: dict[str, FaultInjector], start_ns: int
+) -> tuple[Any, ...] | list[Any] | None:
+    """The frame after the fault schedule; None where it is silenced. What is no frame passes as it is."""
+    injector = injectors.get(entry.modality)
+    if injector is None:
+        return entry.parts
+    try:
+        frame = decode_frame(entry.parts)
+    except WireError:
+        return entry.parts
+    samples: npt.NDArray[Any] | None = injector.apply((entry.at_ns - start_ns) / 1e9, frame.samples)
+    if samples is frame.samples:
+        return entry.parts
+    if samples is None:
+        return None
+    return encode_frame(
+        frame.rig, frame.modality, frame.sequence, samples,
+        capture_ns=frame.capture_ns, unit=frame.unit, clock=frame.clock,
+    )  # fmt: skip

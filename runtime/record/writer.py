@@ -1,0 +1,182 @@
+"""Writing a recording: an MCAP file of msgpack messages, complete up to its last chunk whatever ends the process."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgpack
+
+from runtime.record.optional import load_mcap
+from runtime.record.schemas import RECORDER_TOPIC, SCHEMAS, schema_of, to_record
+from runtime.wire import WireError
+
+CHUNK_BYTES = 256 * 1024
+"""A chunk is written when it holds this much: at most so much is lost when the process is killed."""
+
+
+class RecordingError(Exception):
+    """A recording that cannot be written or read; names the file, what is wrong and what to do."""
+
+
+class RecordingWriter:
+    """One MCAP file; for one thread. Messages are those a node publishes (three parts each).
+
+    What a killed process leaves is a file without its index, which readers of MCAP take up to the last whole chunk.
+
+    Attributes:
+        path: of the file.
+        received: messages by topic.
+        lost: messages by topic that the node published and that never came.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Create the file.
+
+        Raises:
+            RecordingError: it exists, or cannot be created.
+            MissingExtraError: mcap is not installed.
+        """
+        mcap = load_mcap("mcap.writer")
+        self.path = path
+        self.received: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        try:
+            # Unbuffered: the writer hands over whole chunks.
+            self._file = path.open("xb", buffering=0)
+        except FileExistsError as e:
+            raise RecordingError(f"{path}: is there already; name another file or remove it") from e
+        except OSError as e:
+            raise RecordingError(f"{path}: cannot be created: {e.strerror}") from e
+        self._writer = mcap.Writer(_Whole(self._file), chunk_size=CHUNK_BYTES)
+        self._writer.start(profile="", library="afterimage")
+        self._schemas: dict[str, int] = {}
+        self._channels: dict[str, int] = {}
+        self._numbers: Counter[str] = Counter()
+        self._order: int | None = None
+        self._latest_ns = 0
+        self._from_start = False
+
+    def add(self, parts: Sequence[Any]) -> None:
+        """Write one message; one whose header is no msgpack map is counted as lost.
+
+        Raises:
+            RecordingError: the disk is full, or the file is gone.
+        """
+        try:
+            topic, data, at_ns = to_record(parts)
+        except WireError:
+            self.lost["unreadable"] += 1
+            return
+        self._count(topic, data)
+        self._write(topic, data, at_ns)
+
+    def add_counts(self) -> None:
+        """Write what was received and lost so far into the file itself.
+
+        Raises:
+            RecordingError: as for :meth:`add`.
+        """
+        counts = {"received": dict(self.received), "lost": dict(self.lost), "from_start": self._from_start}
+        self._write(RECORDER_TOPIC, msgpack.packb(counts), None)
+
+    def close(self) -> None:
+        """Finish the file: counts, index and footer. May be called again.
+
+        Raises:
+            RecordingError: the disk is full; what was written before can be read.
+        """
+        if self._file.closed:
+            return
+        try:
+            self.add_counts()
+            self._writer.finish()
+        except OSError as e:
+            raise RecordingError(f"{self.path}: cannot be finished: {e.strerror}; free some space") from e
+        finally:
+            self._file.close()
+
+    def __enter__(self) -> RecordingWriter:
+        """The writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the file."""
+        self.close()
+
+    def _count(self, topic: str, data: bytes) -> None:
+        self.received[topic] += 1
+        order = _order_of(topic, data)
+        if order is None:
+            return
+        if topic == "journal/begin":
+            if self._order is None:
+                self._from_start = order == 0
+                self._order = order
+            return
+        if self._order is not None and order > self._order:
+            self.lost["journal"] += order - self._order
+        self._order = order + 1
+
+    def _write(self, topic: str, data: bytes, at_ns: int | None) -> None:
+        self._latest_ns = max(self._latest_ns, at_ns if at_ns is not None else self._latest_ns)
+        try:
+            if topic not in self._channels:
+                self._channels[topic] = self._writer.register_channel(
+                    topic=topic, message_encoding="msgpack", schema_id=self._schema(schema_of(topic))
+                )
+            self._writer.add_message(
+                channel_id=self._channels[topic],
+                log_time=self._latest_ns,
+                publish_time=at_ns if at_ns is not None else self._latest_ns,
+                sequence=self._numbers[topic] & 0xFFFFFFFF,
+                data=data,
+            )
+        except OSError as e:
+            raise RecordingError(f"{self.path}: cannot be written: {e.strerror}; free some space") from e
+        self._numbers[topic] += 1
+
+    def _schema(self, name: str) -> int:
+        if name not in self._schemas:
+            self._schemas[name] = self._writer.register_schema(
+                name=name, encoding="jsonschema", data=json.dumps(SCHEMAS[name]).encode()
+            )
+        return self._schemas[name]
+
+
+class _Whole:
+    """A raw file whose ``write`` writes everything it is given, and knows where it is."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        left = memoryview(data).cast("B")
+        while left:
+            left = left[self._file.write(left) :]
+        return len(data)
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def _order_of(topic: str, data: bytes) -> int | None:
+    if not topic.startswith(("frame/", "journal/", "refused")):
+        return None
+    order = msgpack.unpackb(data, strict_map_key=True).get("order")
+    return order if isinstance(order, int) else None
+
+
+def default_name(rig: str) -> Path:
+    """A file name that says the rig and the time: ``commands-4-20260131-174500.mcap``."""
+    return Path(f"{rig}-{time.strftime('%Y%m%d-%H%M%S')}.mcap")
