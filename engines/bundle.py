@@ -10,6 +10,10 @@ manifest to know what windows to cut. Layout::
     decode_<m>.onnx    latent  (B, latent_size)                -> observation (B, *observation_shape)
     observe_<m>.onnx   window  (B, *window_shape) float32      -> observation (B, *observation_shape)
     golden.npz         inputs and outputs of every graph, for every missing pattern
+    decisions.npz      validation windows and PyTorch's logits for every missing pattern: the accuracy gate
+    training_windows.npz   raw windows of the training split, from which int8 takes its ranges
+
+Bundles from before the last two were written lack them, and compile to fp32 only.
 
 Graph inputs are float32 whatever the dtype on the wire, because TensorRT has no uint16 or int16 tensors; the
 session casts a raw window once, at the boundary. ``observe`` is the measured counterpart of ``decode``: it brings
@@ -37,6 +41,8 @@ from engines.refinement import Refinement
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 GOLDEN_NAME = "golden.npz"
+DECISIONS_NAME = "decisions.npz"
+TRAINING_WINDOWS_NAME = "training_windows.npz"
 
 ModalityKind = Literal["rgb", "depth", "audio", "eeg"]
 WireDtype = Literal["uint8", "uint16", "int16", "float32"]

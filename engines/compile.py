@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from engines.backends.availability import available_backends
+from engines.accuracy_gate import DecisionSet, decision_change, has_decisions
+from engines.backends.availability import backend_status
 from engines.bundle import (
+    DECISIONS_NAME,
     GOLDEN_NAME,
     MANIFEST_NAME,
     Manifest,
@@ -20,6 +23,7 @@ from engines.bundle import (
 )
 from engines.engine import (
     ENGINE_NAME,
+    DecisionRecord,
     EngineManifest,
     ParityRecord,
     backend_versions,
@@ -30,8 +34,11 @@ from engines.engine import (
     save_engine,
 )
 from engines.errors import CompileError, EngineError
-from engines.parity import HALF_THRESHOLD, THRESHOLD, Golden, check_parity
-from engines.session import load_session
+from engines.parity import THRESHOLDS, check_parity
+from engines.precision import ReducedGraph
+from engines.products import UnoptimisedRunner
+from engines.reduction import reduce_graphs, reduced_graph_names
+from engines.session import Session, load_session
 from engines.targets import Target
 
 Progress = Callable[[int, int, str], None]
@@ -45,7 +52,7 @@ def engine_folder(bundle: Path, target: Target, key: str) -> Path:
 def compile_bundle(
     bundle: Path, target: Target, out: Path | None = None, progress: Progress | None = None
 ) -> Path:
-    """Compile every graph of a bundle and check the result against PyTorch's golden values where it can run.
+    """Compile every graph of a bundle and check the result against PyTorch: tensors, and decisions.
 
     An engine is addressed by what it depends on (bundle, target, library versions, architecture): one that is there and
     intact is reused. A new one is built beside its place and renamed into it, so nobody sees half an engine.
@@ -55,7 +62,8 @@ def compile_bundle(
         target: what to compile for.
         out: the engine folder; None puts it beside the bundle (:func:`engine_folder`). An engine that is there is
             replaced unless it is the same; a folder that holds anything else is refused.
-        progress: called as ``progress(done, total, graph)`` before each graph, and once more at the end.
+        progress: called as ``progress(done, total, what)`` before each step: choosing a graph's products, building a
+            graph, checking.
 
     Returns:
         the engine folder.
@@ -63,7 +71,8 @@ def compile_bundle(
     Raises:
         BundleError: the bundle is broken.
         BackendUnavailableError: the target's library, or the GPU it builds on, is not here.
-        CompileError: a graph cannot be compiled, the result does not agree with PyTorch, or ``out`` is taken.
+        CompileError: a graph cannot be compiled, the result does not agree with PyTorch or decides otherwise, ``out``
+            is taken, or there is no space.
     """
     manifest = load_manifest(bundle)
     key = engine_key(manifest.hash, target)
@@ -78,14 +87,27 @@ def compile_bundle(
         raise CompileError(
             f"{folder}: expected an engine folder or nothing, found something else; choose another --out"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.partial-"))
     try:
-        _build(bundle, manifest, target, partial, progress)
-        _put_in_place(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.partial-"))
+        try:
+            _build(bundle, manifest, target, partial, progress)
+            _put_in_place(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as e:
+        raise _cannot_write(folder, e) from e
     return folder
+
+
+def _cannot_write(folder: Path, error: OSError) -> CompileError:
+    """What to say of an engine that could not be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "free space there" if full else "make that folder writable"
+    return CompileError(
+        f"{folder}: the engine cannot be written ({error.strerror or error}); {advice} or choose another --out; "
+        "nothing half-written was kept"
+    )
 
 
 def _reusable(folder: Path, key: str) -> bool:
@@ -99,28 +121,40 @@ def _reusable(folder: Path, key: str) -> bool:
     return engine_key(engine.bundle_hash, engine.target) == key
 
 
+class _Steps:
+    """Counts the steps of a compile for whoever watches."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, what: str) -> None:
+        """Say what is done next."""
+        if self._progress is not None:
+            self._progress(self._done, self._total, what)
+        self._done += 1
+
+
 def _build(bundle: Path, manifest: Manifest, target: Target, folder: Path, progress: Progress | None) -> None:
     graphs = graph_names(manifest)
-    golden = Golden(bundle / GOLDEN_NAME, manifest) if target.precision == "fp16" else None
-    half_precision: dict[str, str] = {}
-    for done, graph in enumerate(graphs):
-        if progress is not None:
-            progress(done, len(graphs), graph)
-        note = _compile_graph(bundle / f"{graph}.onnx", manifest, target, folder, golden)
-        if note is not None:
-            half_precision[graph] = note
-    if progress is not None:
-        progress(len(graphs), len(graphs), "parity")
-    for name in (MANIFEST_NAME, GOLDEN_NAME):
+    lower = target.precision != "fp32"
+    steps = _Steps(progress, len(graphs) + 1 + (len(reduced_graph_names(manifest)) + 1 if lower else 0))
+    reduced = reduce_graphs(bundle, manifest, target, steps) if lower else {}
+    for graph in graphs:
+        steps(f"{graph}: building")
+        source = bundle / f"{graph}.onnx"
+        model = reduced[graph].model if graph in reduced else source.read_bytes()
+        _compile_graph(graph, model, manifest, target, folder)
+    steps("parity")
+    for name in (MANIFEST_NAME, GOLDEN_NAME, *((DECISIONS_NAME,) if has_decisions(manifest) else ())):
         shutil.copyfile(bundle / name, folder / name)
-    parity = _parity(manifest, target, folder)
+    parity = _checked(bundle, manifest, target, folder, reduced)
     engine = EngineManifest(
         bundle=manifest.name,
         bundle_hash=manifest.hash,
         target=target,
         backend=target.backend,
         precision=target.precision,
-        half_precision=half_precision,
+        reduced_products={g: f"{r.reduced} of {r.products}" for g, r in reduced.items()},
         batch=target.batch,
         compute_capabilities=_compute_capabilities(target),
         versions=backend_versions(target.backend),
@@ -134,29 +168,24 @@ def _build(bundle: Path, manifest: Manifest, target: Target, folder: Path, progr
     folder.chmod(0o755)
 
 
-def _compile_graph(
-    source: Path, manifest: Manifest, target: Target, folder: Path, golden: Golden | None
-) -> str | None:
-    """Compile one graph; for fp16, says how many of its products were put into half precision."""
-    graph = source.stem
+def _compile_graph(graph: str, model: bytes, manifest: Manifest, target: Target, folder: Path) -> None:
     path = folder / f"{graph}{graph_suffix(target.backend)}"
     if target.backend == "onnxruntime":
         from engines.backends.onnxruntime import optimise
 
-        optimise(source, path)
-        return None
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            source = Path(scratch) / f"{graph}.onnx"
+            source.write_bytes(model)
+            try:
+                optimise(source, path, target.provider)
+            except CompileError:
+                # ONNX Runtime calls a full disk a failed serialisation; writing as much says what it is.
+                path.write_bytes(model)
+                raise
+        return
     from engines.backends.tensorrt import build_engine
 
-    model, note = source.read_bytes(), None
-    case = None if golden is None else golden.case(graph)
-    if case is not None:
-        from engines.precision import halve
-
-        # Half of what parity will allow: the device rounds its sums in another order than the CPU.
-        halved = halve(graph, model, *case, tolerance=HALF_THRESHOLD / 2)
-        model, note = halved.model, f"{halved.halved} of {halved.products} products"
     path.write_bytes(build_engine(graph, model, graph_signature(manifest, graph), target))
-    return note
 
 
 def _compute_capabilities(target: Target) -> tuple[str, ...]:
@@ -167,25 +196,73 @@ def _compute_capabilities(target: Target) -> tuple[str, ...]:
     return compute_capabilities(target)
 
 
-def _parity(manifest: Manifest, target: Target, folder: Path) -> ParityRecord:
-    status = next(s for s in available_backends() if s.name == target.backend)
-    threshold = HALF_THRESHOLD if target.precision == "fp16" else THRESHOLD
-    if not status.can_run:
-        return ParityRecord(status="built, not run", reason=status.reason, threshold=threshold)
-    with load_session(folder, manifest, target.backend, batch=target.batch) as session:
-        report = check_parity(session, folder, threshold=threshold)
-    if not report.passed:
-        worst = report.failures[0]
-        raise CompileError(
-            f"the engine for {target.name} disagrees with PyTorch in {len(report.failures)} of "
-            f"{len(report.comparisons)} comparisons, worst: {worst.graph} {worst.tensor} {worst.pattern}: relative "
-            f"error {worst.error:.2e}, allowed {report.threshold:.0e}; export the bundle again or report this"
-        )
+def _checked(
+    bundle: Path, manifest: Manifest, target: Target, folder: Path, reduced: Mapping[str, ReducedGraph]
+) -> ParityRecord:
+    """Hold the engine against PyTorch: its tensors on the golden values, its decisions on the decision set.
+
+    Raises:
+        CompileError: a tensor, or more decisions than the target allows, differ.
+    """
+    status = backend_status(target.backend, target.provider)
+    with _session(bundle, manifest, target, folder, reduced, on_target=status.can_run) as session:
+        report = check_parity(session, folder, threshold=THRESHOLDS[target.precision])
+        if not report.passed:
+            worst = report.failures[0]
+            raise CompileError(
+                f"the engine for {target.name} disagrees with PyTorch in {len(report.failures)} of "
+                f"{len(report.comparisons)} comparisons, worst: {worst.graph} {worst.tensor} {worst.pattern}: relative "
+                f"error {worst.error:.2e}, allowed {report.threshold:.0e}; export the bundle again or report this"
+            )
+        decisions = _gated(session, manifest, target, folder) if has_decisions(manifest) else None
     return ParityRecord(
-        status="passed",
+        status="passed" if status.can_run else "built, not run",
+        reason="" if status.can_run else status.reason,
+        checked_on=status.name if status.can_run else "onnxruntime, not on the target",
         worst_relative_error=report.worst,
         threshold=report.threshold,
         comparisons=len(report.comparisons),
+        decisions=decisions,
+    )
+
+
+def _session(
+    bundle: Path,
+    manifest: Manifest,
+    target: Target,
+    folder: Path,
+    reduced: Mapping[str, ReducedGraph],
+    *,
+    on_target: bool,
+) -> Session:
+    """The engine, or where it cannot run, its graphs with their rounding on ONNX Runtime."""
+    if on_target:
+        return load_session(
+            folder,
+            manifest,
+            target.backend,
+            batch=target.batch,
+            provider=target.provider,
+            dla_core=target.dla_core,
+        )
+    models = {g: (bundle / f"{g}.onnx").read_bytes() for g in graph_names(manifest)}
+    return Session(manifest, UnoptimisedRunner(models | {g: r.emulation for g, r in reduced.items()}))
+
+
+def _gated(session: Session, manifest: Manifest, target: Target, folder: Path) -> DecisionRecord:
+    change = decision_change(session, DecisionSet(folder / DECISIONS_NAME, manifest))
+    if above := change.above(target.decision_change):
+        raise CompileError(
+            f"the engine for {target.name} decides otherwise than PyTorch in patterns {above}, where "
+            f"{target.decision_change:.1%} is allowed; compile to a higher precision, export the bundle again, or "
+            "allow more with allowed_decision_change in a target file"
+        )
+    return DecisionRecord(
+        rows=change.rows,
+        allowed=target.decision_change,
+        worst_pattern=change.worst,
+        worst_share=change.worst_share,
+        differing={p: n for p, n in change.differing.items() if n},
     )
 
 

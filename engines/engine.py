@@ -5,6 +5,7 @@ Layout::
     engine.json        this module's :class:`EngineManifest`
     manifest.json      the bundle's manifest, byte for byte
     golden.npz         the bundle's golden values, so that parity can be checked where the engine will run
+    decisions.npz      the bundle's decision set, for the accuracy gate there; not of bundles without one
     <graph>.onnx       for onnxruntime, or
     <graph>.engine     for tensorrt and tensorrt-rtx
 
@@ -33,9 +34,9 @@ from engines.bundle import (
     read_manifest,
 )
 from engines.errors import EngineError
-from engines.targets import BatchProfile, EngineBackend, Precision, Target
+from engines.targets import BatchProfile, EngineBackend, Precision, Target, load_target, shipped_targets
 
-ENGINE_SCHEMA_VERSION = 1
+ENGINE_SCHEMA_VERSION = 2
 ENGINE_NAME = "engine.json"
 
 # Distribution -> what it is called in `versions`; the wheel of TensorRT-RTX is a package per CUDA version behind one.
@@ -50,27 +51,46 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class DecisionRecord(_Strict):
+    """What the accuracy gate of a compile found; see :mod:`engines.accuracy_gate`."""
+
+    rows: int = Field(description="validation windows that were decided in every missing pattern")
+    allowed: float = Field(description="share of any pattern's decisions that may differ from PyTorch's")
+    worst_pattern: str
+    worst_share: float
+    differing: dict[str, int] = Field(description="missing pattern -> decisions that differ, where any do")
+
+
 class ParityRecord(_Strict):
-    """What the parity check of a compile found, or why it was not run."""
+    """What the parity check and the accuracy gate of a compile found.
+
+    Where the target cannot run on the machine that builds, the same rewritten graphs were executed by ONNX Runtime on
+    the CPU instead: the rounding is checked, the target's own arithmetic is not.
+    """
 
     status: Literal["passed", "built, not run"]
     reason: str = Field(default="", description="why the engine was not run where it was built")
-    worst_relative_error: float | None = None
+    checked_on: str = Field(description="the target's backend, or `onnxruntime, not on the target`")
+    worst_relative_error: float
     threshold: float
-    comparisons: int = 0
+    comparisons: int
+    decisions: DecisionRecord | None = Field(
+        default=None, description="the accuracy gate; none: the bundle has no decision set"
+    )
 
 
 class EngineManifest(_Strict):
     """Everything that decides whether an engine may be used; validated on load, unknown keys refused."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     bundle: str = Field(description="name of the bundle")
     bundle_hash: str
     target: Target
     backend: EngineBackend
     precision: Precision
-    half_precision: dict[str, str] = Field(
-        default_factory=dict, description="fp16: graph -> how many of its products run in half precision"
+    reduced_products: dict[str, str] = Field(
+        default_factory=dict,
+        description="below fp32: graph -> how many of its convolutions and matrix products are in the precision",
     )
     batch: BatchProfile | None
     compute_capabilities: tuple[str, ...] = Field(
@@ -121,6 +141,19 @@ def engine_key(bundle_hash: str, target: Target) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def rebuild_command(target: Target) -> str:
+    """The command that compiles for a target, with what differs from the shipped target of that name."""
+    command = f"afterimage compile BUNDLE --target {target.name}"
+    if target.name not in shipped_targets():
+        return f"{command}.yaml --precision {target.precision}"
+    shipped = load_target(target.name)
+    if target.precision != shipped.precision:
+        command += f" --precision {target.precision}"
+    if target.batch is not None and target.batch != shipped.batch:
+        command += f" --batch {target.batch.maximum}"
+    return command
+
+
 def save_engine(folder: Path, engine: EngineManifest) -> None:
     """Write ``engine.json``; the last file of a compile, so a folder that has it is complete."""
     (folder / ENGINE_NAME).write_text(
@@ -143,9 +176,7 @@ def load_engine(folder: Path, *, verify: bool = True) -> tuple[EngineManifest, M
             command that rebuilds it.
     """
     engine = _read_engine(folder)
-    again = (
-        f"rebuild it: `afterimage compile BUNDLE --target {engine.target.name}` with bundle {engine.bundle!r}"
-    )
+    again = f"rebuild it: `{rebuild_command(engine.target)}` with bundle {engine.bundle!r}"
     here = backend_versions(engine.backend)
     for library, built in engine.versions.items():
         found = here.get(library, "")

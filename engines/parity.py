@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,12 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.arrays import BundleArrays
 from engines.backends.interface import Array
-from engines.bundle import GOLDEN_NAME, BundleError, Manifest, pattern_key
+from engines.bundle import GOLDEN_NAME, Manifest
 from engines.session import Session
+from engines.targets import Precision
 
 THRESHOLD = 1e-3
-HALF_THRESHOLD = 1e-2
+THRESHOLDS: dict[Precision, float] = {"fp32": THRESHOLD, "fp16": 1e-2, "bf16": 4e-2, "int8": 1e-1}
+"""Precision -> largest relative error of any tensor. A graph's own rounding is kept to half of it by the choice of its
+products; what the patterns decide is guarded more closely, by :mod:`engines.accuracy_gate`."""
 # Below this a tensor counts as zero, and its error is judged absolutely: the empty pattern's posterior is N(0, I).
 _ZERO = 1e-6
 
@@ -133,12 +136,10 @@ def differing_decisions(logits: Array, golden: Array, threshold: float) -> int:
     return int((lost > threshold * max(float(np.abs(golden).max()), _ZERO)).sum())
 
 
-class Golden:
-    """The golden file of a bundle, every array checked against the manifest when it is asked for.
+class Golden(BundleArrays):
+    """The golden file of a bundle.
 
     Attributes:
-        names: modalities, in the order of the presence mask.
-        specs: their specs.
         presence: (2^M, M) float32, every pattern once.
         patterns: the name of each row of ``presence``.
         batch: golden rows of each modality.
@@ -151,39 +152,10 @@ class Golden:
         Raises:
             BundleError: it is missing, broken, or lacks what every pattern needs.
         """
-        self._path = path
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                self._arrays = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
-            raise BundleError(f"{path}: cannot be read: {e}; export the bundle again") from e
-        self.names = manifest.modality_names
-        self.specs = manifest.modalities
-        self.presence = self.array("presence", (len(self.names),)).astype(np.float32)
-        self.patterns = [pattern_key(self.names, row) for row in self.presence]
+        super().__init__(path, manifest)
+        self.presence, self.patterns = self.read_presence()
         self.batch = len(self.array(f"window_{self.names[0]}", self.specs[0].window_shape))
-        expected = 2 ** len(self.names)
-        if len(set(self.patterns)) != expected:
-            raise BundleError(
-                f"{path}: presence holds {len(set(self.patterns))} patterns, expected {expected}"
-            )
         self.evidence = {m.name: self.array(f"evidence_{m.name}", (m.evidence_size,)) for m in self.specs}
-
-    def array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """An array of shape ``(any, *shape)``.
-
-        Raises:
-            BundleError: it is missing or has another shape.
-        """
-        value = self._arrays.get(name)
-        if value is None:
-            raise BundleError(f"{self._path}: lacks array {name!r}; export the bundle again")
-        if value.ndim != 1 + len(shape) or value.shape[1:] != shape or not len(value):
-            raise BundleError(
-                f"{self._path}: {name}: expected shape (B, {', '.join(map(str, shape))}), got {value.shape}"
-            )
-        array: npt.NDArray[Any] = value
-        return array
 
     def case(self, graph: str) -> tuple[dict[str, Array], dict[str, Array]] | None:
         """Golden inputs and outputs of an encoder or decoder, all patterns in one batch; None for other graphs."""
@@ -201,11 +173,12 @@ class Golden:
 
     def mask(self, pattern: int) -> Array:
         """The presence mask of a pattern, one row per golden row."""
-        mask: Array = np.tile(self.presence[pattern].astype(np.float32), (self.batch, 1))
+        mask: Array = np.tile(self.presence[pattern], (self.batch, 1))
         return mask
 
 
-def _in_batches(call: Callable[[Array], Array], rows: npt.NDArray[Any], limit: int | None) -> Array:
+def in_batches(call: Callable[[Array], Array], rows: npt.NDArray[Any], limit: int | None) -> Array:
+    """The result of a call on many rows, made in batches of at most ``limit`` rows."""
     step = limit or len(rows)
     parts: list[Array] = [call(rows[i : i + step]) for i in range(0, len(rows), step)]
     return np.concatenate(parts)
@@ -214,18 +187,19 @@ def _in_batches(call: Callable[[Array], Array], rows: npt.NDArray[Any], limit: i
 def _windows(session: Session, golden: Golden, limit: int | None) -> Iterator[Comparison]:
     for spec in golden.specs:
         window = golden.array(f"window_{spec.name}", spec.window_shape)
-        evidence = _in_batches(partial(session.encode, spec.name), window, limit)
+        evidence = in_batches(partial(session.encode, spec.name), window, limit)
         yield Comparison(
             f"encode_{spec.name}", "evidence", "", relative_error(evidence, golden.evidence[spec.name])
         )
-        observed = _in_batches(partial(session.observe, spec.name), window, limit)
+        observed = in_batches(partial(session.observe, spec.name), window, limit)
         expected = golden.array(f"observed_{spec.name}", spec.observation_shape)
         yield Comparison(f"observe_{spec.name}", "observation", "", relative_error(observed, expected))
 
 
-def _fuse(
+def fuse_in_batches(
     session: Session, evidence: Mapping[str, Array], mask: Array, limit: int | None
 ) -> tuple[Array, Array, dict[str, Array]]:
+    """Logits, posterior and latents of many rows, fused in batches of at most ``limit`` rows."""
     step = limit or len(mask)
     parts = []
     for i in range(0, len(mask), step):
@@ -238,7 +212,7 @@ def _fuse(
 def _fusion(session: Session, golden: Golden, limit: int | None, threshold: float) -> Iterator[Comparison]:
     manifest = session.manifest
     for p, pattern in enumerate(golden.patterns):
-        logits, posterior, latents = _fuse(session, golden.evidence, golden.mask(p), limit)
+        logits, posterior, latents = fuse_in_batches(session, golden.evidence, golden.mask(p), limit)
         expected = golden.array(f"logits_{p}", (len(manifest.classes),))
         differ = differing_decisions(logits, expected, threshold)
         yield Comparison("fuse", "logits", pattern, relative_error(logits, expected), differ)
@@ -255,7 +229,7 @@ def _decoders(session: Session, golden: Golden, limit: int | None) -> Iterator[C
         for p, pattern in enumerate(golden.patterns):
             latent = golden.array(f"latent_{spec.name}_{p}", (spec.latent_size,))
             expected = golden.array(f"decoded_{spec.name}_{p}", spec.observation_shape)
-            value = _in_batches(partial(session.decode, spec.name), latent, limit)
+            value = in_batches(partial(session.decode, spec.name), latent, limit)
             yield Comparison(f"decode_{spec.name}", "observation", pattern, relative_error(value, expected))
 
 
@@ -265,9 +239,9 @@ def _end_to_end(
     evidence = {}
     for spec in golden.specs:
         window = golden.array(f"window_{spec.name}", spec.window_shape)
-        evidence[spec.name] = _in_batches(partial(session.encode, spec.name), window, limit)
+        evidence[spec.name] = in_batches(partial(session.encode, spec.name), window, limit)
     for p, pattern in enumerate(golden.patterns):
-        logits, _, _ = _fuse(session, evidence, golden.mask(p), limit)
+        logits, _, _ = fuse_in_batches(session, evidence, golden.mask(p), limit)
         expected = golden.array(f"logits_{p}", (len(session.manifest.classes),))
         differ = differing_decisions(logits, expected, threshold)
         yield Comparison("end to end", "logits", pattern, relative_error(logits, expected), differ)

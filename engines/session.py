@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arguments import Arguments
-from engines.backends.interface import Array, GraphRunner
+from engines.backends.interface import GRAPH_BY_GRAPH, Array, GraphRunner
 from engines.bundle import (
     Manifest,
     graph_names,
@@ -28,7 +28,7 @@ from engines.bundle import (
 from engines.engine import ENGINE_NAME, load_engine
 from engines.errors import EngineError, InputError
 from engines.refinement import refined_evidence
-from engines.targets import BatchProfile
+from engines.targets import BatchProfile, Provider
 
 _BACKENDS = ("auto", "onnxruntime", "tensorrt", "tensorrt-rtx")
 
@@ -304,12 +304,29 @@ class Session:
         return merged
 
     def warm_up(self, runs: int = 2) -> None:
-        """Run every graph on zeros, so that the first real tick does not pay for lazy allocation and kernels."""
+        """Run every graph on zeros, so that the first real tick does not pay for lazy allocation and kernels.
+
+        Where the backend takes a tick as one piece of work, every set of due modalities is run as well: it is recorded
+        then, and not in a tick that counts.
+        """
         for graph in self._outputs:
             signature = graph_signature(self.manifest, graph)
             inputs = {name: np.zeros((1, *shape), np.float32) for name, shape in signature.inputs.items()}
             for _ in range(runs):
                 self._runner.run(graph, inputs)
+        if self._runner.tick_submission != GRAPH_BY_GRAPH:
+            for due in presence_patterns(len(self._specs), empty=True):
+                for _ in range(runs):
+                    self._run_tick_on_zeros(due)
+
+    def _run_tick_on_zeros(self, due: Sequence[int]) -> None:
+        windows, evidence = {}, {}
+        for (name, spec), is_due in zip(self._specs.items(), due, strict=True):
+            if is_due:
+                windows[name] = np.zeros((1, *spec.window_shape), np.float32)
+            else:
+                evidence[name] = np.zeros((1, spec.evidence_size), np.float32)
+        self._runner.run_tick(windows, evidence, np.ones((1, len(self._specs)), np.float32))
 
     def close(self) -> None:
         """Free the backend's memory; the session cannot be used afterwards."""
@@ -387,6 +404,8 @@ def load_session(
     *,
     batch: BatchProfile | None = None,
     threads: int = 1,
+    provider: Provider = "cpu",
+    dla_core: int | None = None,
 ) -> Session:
     """Load the graphs of a folder whose files have been checked; :func:`open_session` does both.
 
@@ -396,6 +415,8 @@ def load_session(
         backend: ``onnxruntime``, ``tensorrt`` or ``tensorrt-rtx``.
         batch: the profile that TensorRT engines were built for.
         threads: CPU threads for the operators of one graph.
+        provider: what executes ONNX Runtime's graphs.
+        dla_core: the accelerator that TensorRT engines were built for.
 
     Raises:
         EngineError: a graph does not load, or the backend's library or device is not here.
@@ -405,14 +426,24 @@ def load_session(
     if backend == "onnxruntime":
         from engines.backends.onnxruntime import OnnxRuntimeRunner
 
-        return Session(manifest, OnnxRuntimeRunner(folder, signatures, threads=threads))
+        return Session(manifest, OnnxRuntimeRunner(folder, signatures, threads=threads, provider=provider))
     from engines.backends.tensorrt_runner import TensorRTRunner
 
-    return Session(manifest, TensorRTRunner(folder, signatures, backend, batch or BatchProfile()))
+    return Session(
+        manifest, TensorRTRunner(folder, signatures, backend, batch or BatchProfile(), dla_core=dla_core)
+    )
 
 
 def _open_engine(folder: Path, backend: str, threads: int, verify: bool) -> Session:
     engine, manifest = load_engine(folder, verify=verify)
     if backend not in ("auto", engine.backend):
         raise EngineError(f"{folder} was compiled for {engine.backend}, asked for {backend}")
-    return load_session(folder, manifest, engine.backend, batch=engine.batch, threads=threads)
+    return load_session(
+        folder,
+        manifest,
+        engine.backend,
+        batch=engine.batch,
+        threads=threads,
+        provider=engine.target.provider,
+        dla_core=engine.target.dla_core,
+    )

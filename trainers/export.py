@@ -14,8 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from engines.accuracy_gate import DecisionSet, decision_change
 from engines.bundle import (
+    DECISIONS_NAME,
     GOLDEN_NAME,
+    TRAINING_WINDOWS_NAME,
     Calibration,
     Manifest,
     ModalitySpec,
@@ -26,7 +29,8 @@ from engines.bundle import (
     save_manifest,
 )
 from engines.parity import check_parity
-from engines.session import open_session
+from engines.session import Session, open_session
+from engines.targets import ALLOWED_DECISION_CHANGE
 from runtime.rig import Rig
 from trainers.configuration import ModelConfig
 from trainers.systems.base import System
@@ -89,6 +93,8 @@ def export_bundle(
     golden_windows: Mapping[str, npt.NDArray[Any]],
     metrics: Mapping[str, float],
     imputation_scale: Mapping[str, Mapping[str, float]] | None = None,
+    decision_windows: Mapping[str, npt.NDArray[Any]] | None = None,
+    training_windows: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> Path:
     """Write the bundle of a trained system; an earlier one in its place is replaced only once this one is checked.
 
@@ -104,12 +110,16 @@ def export_bundle(
         golden_windows: modality -> (B, *window_shape) raw windows for the golden values.
         metrics: numbers to carry along.
         imputation_scale: pattern key -> absent modality -> half width of the interval around its imputation.
+        decision_windows: modality -> (N, *window_shape) raw windows that training has not seen, for the
+            accuracy gate; without them the bundle compiles to fp32 only.
+        training_windows: modality -> (N, *window_shape) raw windows of the training split, from which int8 takes its
+            ranges; without them the bundle does not compile to int8.
 
     Returns:
         The folder.
 
     Raises:
-        ExportError: a graph does not agree with PyTorch.
+        ExportError: a graph does not agree with PyTorch, or decides otherwise.
     """
     system.eval()
     partial = folder.with_name(folder.name + ".partial")
@@ -131,11 +141,17 @@ def export_bundle(
     for graph in graph_names(manifest):
         _export_graph(_module(system, graph), manifest, graph, partial / f"{graph}.onnx")
     np.savez_compressed(partial / GOLDEN_NAME, **golden_values(system, golden_windows))
-    names = [*(f"{g}.onnx" for g in graph_names(manifest)), GOLDEN_NAME]
-    manifest = manifest.model_copy(update={"files": {n: file_sha256(partial / n) for n in names}})
+    if decision_windows is not None:
+        np.savez_compressed(partial / DECISIONS_NAME, **decision_values(system, decision_windows))
+    if training_windows is not None:
+        windows = {f"window_{name}": window for name, window in training_windows.items()}
+        np.savez_compressed(partial / TRAINING_WINDOWS_NAME, **windows)
+    files = {p.name: file_sha256(p) for p in sorted(partial.iterdir())}
+    manifest = manifest.model_copy(update={"files": files})
     save_manifest(partial, manifest)
     with open_session(partial) as session:
         parity = check_parity(session, partial)
+        changed = "" if decision_windows is None else _changed_decisions(session, partial)
     if not parity.passed:
         worst = parity.failures[0]
         raise ExportError(
@@ -143,6 +159,8 @@ def export_bundle(
             f"PyTorch, worst {worst.graph} {worst.tensor} {worst.pattern}: relative error {worst.error:.1e}, "
             f"at most {parity.threshold:.0e} is allowed"
         )
+    if changed:
+        raise ExportError(f"{partial}: exported graphs decide otherwise than PyTorch in patterns {changed}")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
@@ -222,6 +240,35 @@ def golden_values(system: System, windows: Mapping[str, npt.NDArray[Any]]) -> di
             golden[f"latent_{name}_{p}"] = fused.latents[name].numpy()
             golden[f"decoded_{name}_{p}"] = system.decode(name, fused.latents[name]).numpy()
     return golden
+
+
+@torch.no_grad()
+def decision_values(
+    system: System, windows: Mapping[str, npt.NDArray[Any]], chunk: int = 64
+) -> dict[str, npt.NDArray[Any]]:
+    """PyTorch's logits for some windows in every missing pattern; keys as in docs/bundle.md.
+
+    Args:
+        system: trained, in evaluation mode.
+        windows: modality -> (N, *window_shape) raw windows.
+        chunk: windows encoded at a time.
+    """
+    masks = np.array(list(presence_patterns(len(system.names), empty=True)), np.float32)
+    values: dict[str, npt.NDArray[Any]] = {"presence": masks}
+    evidence = {}
+    for name in system.names:
+        values[f"window_{name}"] = windows[name]
+        parts = torch.from_numpy(windows[name].astype(np.float32)).split(chunk)
+        evidence[name] = torch.cat([system.encode(name, part) for part in parts])
+    rows = len(next(iter(windows.values())))
+    for p, mask in enumerate(torch.from_numpy(masks)):
+        values[f"logits_{p}"] = system.infer(evidence, mask.expand(rows, -1)).logits.numpy()
+    return values
+
+
+def _changed_decisions(session: Session, folder: Path) -> str:
+    decisions = DecisionSet(folder / DECISIONS_NAME, session.manifest)
+    return decision_change(session, decisions).above(ALLOWED_DECISION_CHANGE["fp32"])
 
 
 def _module(system: System, graph: str) -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,10 @@ from trainers.loop import Trainer
 from trainers.systems.build import build_system
 
 GOLDEN_ROWS = 4
+DECISION_ROWS = 200
+"""Validation windows of the accuracy gate: enough to tell half a percent."""
+RANGE_ROWS = 100
+"""Training windows that int8 takes its ranges from."""
 SAMPLE_WINDOWS = 300
 
 
@@ -70,7 +73,8 @@ def train(
         source, config.window_lengths, "train", config.batch_size, config.seed, config.missingness
     )
     batches = validation_batches(source, config)
-    for name, windows in _training_windows(source, config).items():
+    sample = _training_windows(source, config)
+    for name, windows in sample.items():
         model.network(name).start_from(torch.from_numpy(windows.astype(np.float32)))
     trainer = Trainer(model, sampler, lambda: batches, config, out)
     if resume:
@@ -96,7 +100,9 @@ def train(
         temperatures=temperatures,
         imputation_scale=imputation_scale,
         health_thresholds=health_thresholds(source, config),
-        golden_windows=_golden_windows(source, config),
+        golden_windows=_validation_windows(source, config, GOLDEN_ROWS),
+        decision_windows=_validation_windows(source, config, DECISION_ROWS),
+        training_windows={m: w[:RANGE_ROWS] for m, w in sample.items()},
         metrics={f"validation accuracy {k}": round(v, 4) for k, v in accuracies.items()},
     )
 
@@ -140,11 +146,12 @@ def _training_windows(source: MomentSource, config: ModelConfig) -> Windows:
     return windows.cut(moments, rng.uniform(earliest, latest, count))
 
 
-def _golden_windows(source: MomentSource, config: ModelConfig) -> dict[str, Any]:
-    chunks: Iterable[Any] = evaluation_windows(
-        source, "validation", config.window_lengths, limit=GOLDEN_ROWS, seed=config.seed
+def _validation_windows(source: MomentSource, config: ModelConfig, rows: int) -> Windows:
+    """Raw windows of the first moments of the validation split, one of each; fewer where it has fewer."""
+    chunks = list(
+        evaluation_windows(source, "validation", config.window_lengths, limit=rows, seed=config.seed)
     )
-    return dict(next(iter(chunks)).windows)
+    return {m: np.concatenate([chunk.windows[m] for chunk in chunks]) for m in config.window_lengths}
 
 
 def _run_with_bar(trainer: Trainer, minutes: float | None, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""The little of the CUDA runtime that running an engine needs: a stream, device and page-locked memory, copies.
+"""The little of the CUDA runtime that running an engine needs: a stream, memory, copies, captured work.
 
 ``cuda.bindings.runtime`` is imported when first used. Its functions return ``(error, *values)`` and never raise, so
 every call goes through :func:`checked`.
@@ -7,6 +7,8 @@ every call goes through :func:`checked`.
 from __future__ import annotations
 
 import ctypes
+import re
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -49,6 +51,8 @@ def checked(what: str, result: tuple[Any, ...]) -> Any:
     """
     error, *values = result
     if int(error) != 0:
+        # It stays behind as the thread's last error, which libraries take for one of their own next call.
+        runtime().cudaGetLastError()
         raise EngineError(f"CUDA: {what} failed: {getattr(error, 'name', error)}")
     if not values:
         return None
@@ -86,12 +90,31 @@ def device_capability() -> str:
     return f"SM{major}{minor}"
 
 
+def device_name() -> str:
+    """Name and compute capability of the current GPU as one word for a path, such as ``nvidia-l4-sm89``.
+
+    Raises:
+        EngineError: there is no usable GPU.
+    """
+    cudart = runtime()
+    device = checked("cudaGetDevice", cudart.cudaGetDevice())
+    name = checked("cudaGetDeviceProperties", cudart.cudaGetDeviceProperties(device)).name
+    words = re.findall(r"[a-z0-9]+", name.split(b"\0")[0].decode(errors="replace").lower())
+    return "-".join([*words, device_capability().lower()])
+
+
 class Stream:
-    """One CUDA stream."""
+    """One CUDA stream.
+
+    It does not wait for the legacy default stream, so that what another library does there can neither delay a tick
+    nor break a capture.
+    """
 
     def __init__(self) -> None:
         """Create the stream on the current device."""
-        self.handle: Any = checked("cudaStreamCreate", runtime().cudaStreamCreate())
+        cudart = runtime()
+        created = cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking)
+        self.handle: Any = checked("cudaStreamCreateWithFlags", created)
 
     def synchronize(self) -> None:
         """Wait until everything queued has run."""
@@ -104,56 +127,127 @@ class Stream:
             checked("cudaStreamDestroy", runtime().cudaStreamDestroy(handle))
 
 
-class Buffer:
-    """Device memory for one float32 tensor at the largest batch, and its page-locked twin on the host.
+class CapturedWork:
+    """Work that was recorded on a stream instead of run, and is launched as one piece: an executable CUDA graph.
 
-    Page-locked, because only such memory is copied asynchronously; allocated once, because allocation synchronises the
-    device and would show up as jitter in a tick.
+    Addresses, sizes and shapes are those of the recording: inputs go into the same host memory before each launch.
     """
 
-    def __init__(self, batch: int, shape: tuple[int, ...]) -> None:
-        """Allocate for ``(batch, *shape)``."""
+    def __init__(self, stream: Stream, enqueue: Callable[[], None]) -> None:
+        """Record what ``enqueue`` queues on the stream. Nothing of it runs.
+
+        Raises:
+            EngineError: something in it cannot be captured. The stream is out of capture and can be used again.
+        """
         cudart = runtime()
-        self._shape = shape
-        self._row = int(np.prod(shape, dtype=np.int64)) * np.dtype(np.float32).itemsize
-        size = batch * self._row
-        self.device: int | None = int(checked("cudaMalloc", cudart.cudaMalloc(size)))
-        self._host: int | None = None
+        # Thread local: what other threads do meanwhile, allocating for instance, does not break the recording, and
+        # what is unsafe in this thread does.
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        checked("cudaStreamBeginCapture", cudart.cudaStreamBeginCapture(stream.handle, mode))
         try:
-            self._host = int(checked("cudaMallocHost", cudart.cudaMallocHost(size)))
+            enqueue()
+        except BaseException:
+            self._abandon(stream)
+            raise
+        graph = checked("cudaStreamEndCapture", cudart.cudaStreamEndCapture(stream.handle))
+        self._executable: Any = None
+        try:
+            self._executable = checked("cudaGraphInstantiate", cudart.cudaGraphInstantiate(graph, 0))
+            # Now rather than in the first launch, which would pay for it.
+            checked("cudaGraphUpload", cudart.cudaGraphUpload(self._executable, stream.handle))
         except EngineError:
             self.close()
             raise
-        flat = (ctypes.c_float * (size // 4)).from_address(self._host)
-        self._array: Array = np.ctypeslib.as_array(flat).reshape(batch, *shape)
+        finally:
+            checked("cudaGraphDestroy", cudart.cudaGraphDestroy(graph))
 
-    def upload(self, values: Array, stream: Stream) -> None:
-        """Queue a copy of ``(B, *shape)`` to the device."""
-        cudart = runtime()
-        rows = len(values)
-        np.copyto(self._array[:rows], values)
-        kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
-        call = cudart.cudaMemcpyAsync(self.device, self._host, rows * self._row, kind, stream.handle)
-        checked("cudaMemcpyAsync to the device", call)
-
-    def download(self, rows: int, stream: Stream) -> None:
-        """Queue a copy of the first rows from the device; read them with :meth:`values` after synchronising."""
-        cudart = runtime()
-        kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        call = cudart.cudaMemcpyAsync(self._host, self.device, rows * self._row, kind, stream.handle)
-        checked("cudaMemcpyAsync from the device", call)
-
-    def values(self, rows: int) -> Array:
-        """A copy of the first rows on the host, ``(rows, *shape)``."""
-        return self._array[:rows].copy()
+    def launch(self, stream: Stream) -> None:
+        """Queue the recorded work."""
+        checked("cudaGraphLaunch", runtime().cudaGraphLaunch(self._executable, stream.handle))
 
     def close(self) -> None:
-        """Free both memories; idempotent. Arrays from :meth:`values` stay valid."""
+        """Destroy the executable graph; idempotent. It must not be running."""
+        if self._executable is not None:
+            executable, self._executable = self._executable, None
+            checked("cudaGraphExecDestroy", runtime().cudaGraphExecDestroy(executable))
+
+    @staticmethod
+    def _abandon(stream: Stream) -> None:
+        """End a recording that failed, whatever state it is in."""
         cudart = runtime()
-        device, self.device = self.device, None
-        host, self._host = self._host, None
-        self._array = np.empty((0, *self._shape), np.float32)
-        if host is not None:
-            checked("cudaFreeHost", cudart.cudaFreeHost(host))
-        if device is not None:
-            checked("cudaFree", cudart.cudaFree(device))
+        error, graph = cudart.cudaStreamEndCapture(stream.handle)
+        if int(error) == 0 and int(graph) != 0:
+            cudart.cudaGraphDestroy(graph)
+        cudart.cudaGetLastError()
+
+
+class DeviceMemory:
+    """Memory on the device.
+
+    Attributes:
+        size: in bytes.
+        address: 0 once freed.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Allocate ``size`` bytes, aligned to at least 256."""
+        self.size = size
+        self.address = int(checked("cudaMalloc", runtime().cudaMalloc(size)))
+
+    def close(self) -> None:
+        """Free it; idempotent."""
+        if self.address:
+            address, self.address = self.address, 0
+            checked("cudaFree", runtime().cudaFree(address))
+
+
+class MirroredMemory:
+    """Device memory and a page-locked twin of the same size on the host; ranges of bytes are copied between the two.
+
+    Page-locked, because only such memory is copied asynchronously and by captured work; allocated once, because
+    allocation synchronises the device and would show up as jitter in a tick.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Allocate ``size`` bytes on both sides."""
+        self._device = DeviceMemory(size)
+        self._host = 0
+        try:
+            self._host = int(checked("cudaMallocHost", runtime().cudaMallocHost(size)))
+        except BaseException:
+            self.close()
+            raise
+        self._bytes = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self._host))
+
+    def address(self, start: int) -> int:
+        """Device address of a byte."""
+        return self._device.address + start
+
+    def array(self, start: int, shape: tuple[int, ...]) -> Array:
+        """A float32 array over the host side, from a byte on. It must not be used after :meth:`close`."""
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(np.float32).itemsize
+        return self._bytes[start : start + size].view(np.float32).reshape(shape)
+
+    def upload(self, start: int, stop: int, stream: Stream) -> None:
+        """Queue a copy of bytes ``start`` to ``stop`` to the device."""
+        cudart = runtime()
+        kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+        to, source = self.address(start), self._host + start
+        call = cudart.cudaMemcpyAsync(to, source, stop - start, kind, stream.handle)
+        checked("cudaMemcpyAsync to the device", call)
+
+    def download(self, start: int, stop: int, stream: Stream) -> None:
+        """Queue a copy of bytes ``start`` to ``stop`` from the device."""
+        cudart = runtime()
+        kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        to, source = self._host + start, self.address(start)
+        call = cudart.cudaMemcpyAsync(to, source, stop - start, kind, stream.handle)
+        checked("cudaMemcpyAsync from the device", call)
+
+    def close(self) -> None:
+        """Free both sides; idempotent."""
+        host, self._host = self._host, 0
+        self._bytes = np.empty(0, np.uint8)
+        if host:
+            checked("cudaFreeHost", runtime().cudaFreeHost(host))
+        self._device.close()

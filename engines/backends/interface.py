@@ -12,6 +12,10 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float32]
 
 
+GRAPH_BY_GRAPH = "graph by graph"
+"""A tick as one call of the backend per graph."""
+
+
 @dataclass(frozen=True)
 class BackendStatus:
     """Whether a backend can build and run engines on this machine.
@@ -42,6 +46,11 @@ class GraphRunner(Protocol):
     @property
     def maximum_batch(self) -> int | None:
         """Largest batch that the engine was built for, or None if any will do."""
+        ...
+
+    @property
+    def tick_submission(self) -> str:
+        """How a tick is handed to the backend: ``cuda graph``, ``stream``, or ``graph by graph``."""
         ...
 
     def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,18 +1,19 @@
-"""ONNX Runtime on the CPU: the embedded default, and the reference that every other backend is held against."""
+"""ONNX Runtime: the embedded default on the CPU, the reference for every other backend, and its CUDA provider."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from engines.backends.interface import Array, BackendStatus, encode_then_fuse
+from engines.backends.interface import GRAPH_BY_GRAPH, Array, BackendStatus, encode_then_fuse
 from engines.bundle import GraphSignature
 from engines.errors import CompileError, EngineError
+from engines.targets import Provider
 
 NAME = "onnxruntime"
 
@@ -48,7 +49,8 @@ def session_options(threads: int) -> ort.SessionOptions:
     """Options for small graphs that share a machine with sensors.
 
     Sequential execution on few threads and no spinning: a spinning pool burns a core between ticks, which on an
-    embedded board is the core that a sensor process needs.
+    embedded board is the core that a sensor process needs. The memory arena stays on: without it large batches would
+    ask the system for every intermediate tensor anew.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -60,75 +62,139 @@ def session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
+class LoadedGraph(Protocol):
+    """One graph, ready to run."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output by name; raises one of :data:`FAILURES`."""
+        ...
+
+
 class OnnxRuntimeRunner:
-    """One ``InferenceSession`` per graph."""
+    """The graphs of one bundle on ONNX Runtime."""
 
-    backend = NAME
     maximum_batch: int | None = None
+    tick_submission = GRAPH_BY_GRAPH
 
-    def __init__(self, folder: Path, signatures: Mapping[str, GraphSignature], *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        signatures: Mapping[str, GraphSignature],
+        *,
+        threads: int = 1,
+        provider: Provider = "cpu",
+    ) -> None:
         """Load ``<graph>.onnx`` for every graph and check its inputs and outputs against the manifest.
 
         Args:
             folder: where the graphs are.
             signatures: graph -> what it must take and give.
-            threads: threads for the operators of one graph.
+            threads: CPU threads for the operators of one graph.
+            provider: what executes the graphs; ``cuda`` never falls back to the CPU.
 
         Raises:
+            BackendUnavailableError: ``cuda``, and this build of ONNX Runtime, its libraries or a GPU are not here.
             EngineError: a graph cannot be loaded or has another signature than the manifest says.
         """
+        self.backend = NAME if provider == "cpu" else f"{NAME}-{provider}"
+        self._graphs: dict[str, LoadedGraph] = {}
+        self._on_device = provider == "cuda"
         options = session_options(threads)
-        self._sessions: dict[str, Any] = {}
-        self._outputs: dict[str, list[str]] = {}
+        if provider == "cuda":
+            # Imported here: a module that only machines with a GPU need.
+            from engines.backends.onnxruntime_cuda import DeviceGraph, open_cuda_session
+
+            for graph, signature in signatures.items():
+                session = _load(folder / f"{graph}.onnx", options, signature, open_cuda_session)
+                self._graphs[graph] = DeviceGraph(session, signature, "cuda")
+            return
         for graph, signature in signatures.items():
-            session, inputs, outputs = _load(folder / f"{graph}.onnx", options)
-            _check_tensors(graph, "input", inputs, signature.inputs)
-            _check_tensors(graph, "output", outputs, signature.outputs)
-            self._sessions[graph] = session
-            self._outputs[graph] = list(signature.outputs)
+            path = folder / f"{graph}.onnx"
+            session = _load(path, options, signature, open_cpu_session)
+            single = _single_row_session(path, session, threads) if in_a_tick(graph) else None
+            self._graphs[graph] = _CpuGraph(session, single, signature)
 
     def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one graph; see :class:`engines.backends.interface.GraphRunner`."""
-        session = self._sessions.get(graph)
-        if session is None:
-            raise EngineError(f"graph {graph!r} is not loaded; this session has {sorted(self._sessions)}")
-        names = self._outputs[graph]
+        loaded = self._graphs.get(graph)
+        if loaded is None:
+            raise EngineError(f"graph {graph!r} is not loaded; this session has {sorted(self._graphs)}")
         try:
-            values = session.run(names, dict(inputs))
+            return loaded.run(inputs)
         except FAILURES as e:
             raise EngineError(f"graph {graph!r} failed in ONNX Runtime: {first_line(e)}") from e
-        return dict(zip(names, values, strict=True))
 
     def run_tick(
         self, windows: Mapping[str, Array], evidence: Mapping[str, Array], presence: Array
     ) -> dict[str, Array]:
-        """A tick, graph after graph; see :class:`engines.backends.interface.GraphRunner`."""
-        return encode_then_fuse(self, windows, evidence, presence)
+        """A tick, graph after graph; evidence stays on the device where the graphs run on one."""
+        if not (self._on_device and self._graphs):
+            return encode_then_fuse(self, windows, evidence, presence)
+        from engines.backends.onnxruntime_cuda import tick_on_device
+
+        try:
+            return tick_on_device(self._graphs, windows, evidence, presence)
+        except FAILURES as e:
+            raise EngineError(f"a tick failed in ONNX Runtime: {first_line(e)}") from e
 
     def close(self) -> None:
         """Free the sessions."""
-        self._sessions.clear()
+        self._graphs.clear()
 
 
-def optimise(source: Path, target: Path) -> None:
+class _CpuGraph:
+    """A session for any batch, and for graphs of a tick one more whose batch is fixed to 1.
+
+    With the batch known, arithmetic on shapes is folded away and memory is planned once.
+    """
+
+    def __init__(self, session: Any, single: Any | None, signature: GraphSignature) -> None:
+        self._session, self._single = session, single
+        self._outputs = list(signature.outputs)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        rows = len(next(iter(inputs.values())))
+        session = self._single if rows == 1 and self._single is not None else self._session
+        return dict(zip(self._outputs, session.run(self._outputs, dict(inputs)), strict=True))
+
+
+def in_a_tick(graph: str) -> bool:
+    """Whether a graph lies between a sensor's window and a decision; the others serve those who watch."""
+    return graph == "fuse" or graph.startswith("encode_")
+
+
+def optimise(source: Path, target: Path, provider: Provider = "cpu") -> None:
     """Write ONNX Runtime's optimised form of a graph, without rewrites tied to this machine's CPU.
 
-    The level is EXTENDED: constants folded, operators fused. The layout rewrites of the ALL level depend on the CPU's
-    vector width and are left to loading. The file may hold operators of ONNX Runtime's own, so it belongs to the
-    version that wrote it.
+    For the CPU the level is EXTENDED: constants folded, operators fused. The layout rewrites of the ALL level depend
+    on the CPU's vector width and are left to loading. The file may hold operators of ONNX Runtime's own, so it belongs
+    to the version that wrote it. For CUDA the level is BASIC: the fused operators of the CPU have no CUDA kernels, and
+    the provider fuses its own on loading.
 
     Raises:
         CompileError: the graph is broken or holds an operator that ONNX Runtime does not have.
     """
     options = session_options(threads=1)
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = (
+        levels.ORT_ENABLE_EXTENDED if provider == "cpu" else levels.ORT_ENABLE_BASIC
+    )
     options.optimized_model_filepath = str(target)
     try:
-        ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        open_cpu_session(source, options)
     except FAILURES as e:
         raise CompileError(
             f"graph {source.stem!r}: ONNX Runtime {version()} cannot compile it: {first_line(e)}"
         ) from e
+
+
+def open_cpu_session(path: Path, options: ort.SessionOptions) -> Any:
+    """A session on the CPU provider; raises one of :data:`FAILURES`."""
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+
+
+class _OpenSession(Protocol):
+    def __call__(self, path: Path, options: ort.SessionOptions, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -140,19 +206,34 @@ class _Tensor:
     shape: list[int | str | None]
 
 
-def _load(path: Path, options: ort.SessionOptions) -> tuple[Any, list[_Tensor], list[_Tensor]]:
-    """A session with its inputs and outputs; reading them fails too, where a name is not text."""
+def _load(path: Path, options: ort.SessionOptions, signature: GraphSignature, opened: _OpenSession) -> Any:
+    """A session whose inputs and outputs are those of the manifest; reading them fails too, where a name is no text."""
     try:
-        session = ort.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
+        session = opened(path, options)
         inputs, outputs = (
             [_Tensor(t.name, t.type, t.shape) for t in tensors]
             for tensors in (session.get_inputs(), session.get_outputs())
         )
-        return session, inputs, outputs
     except FAILURES as e:
         raise EngineError(f"{path}: ONNX Runtime {version()} cannot load it: {first_line(e)}") from e
+    _check_tensors(path.stem, "input", inputs, signature.inputs)
+    _check_tensors(path.stem, "output", outputs, signature.outputs)
+    return session
+
+
+def _single_row_session(path: Path, session: Any, threads: int) -> Any | None:
+    """The graph once more with its batch fixed to 1; None where its batch axis has no name to fix it by."""
+    axes = {t.shape[0] for t in session.get_inputs()}
+    if len(axes) != 1 or not isinstance(axis := axes.pop(), str):
+        return None
+    options = session_options(threads)
+    options.add_free_dimension_override_by_name(axis, 1)
+    try:
+        return open_cpu_session(path, options)
+    except FAILURES as e:
+        raise EngineError(
+            f"{path}: ONNX Runtime {version()} cannot load it with a batch of 1: {first_line(e)}"
+        ) from e
 
 
 def _check_tensors(

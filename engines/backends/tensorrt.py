@@ -13,9 +13,11 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from engines.backends.cuda import device_problem
+from engines.backends.cache_files import cache_folder, read_cache, write_cache
+from engines.backends.cuda import device_name, device_problem
 from engines.backends.interface import BackendStatus
 from engines.bundle import GraphSignature
 from engines.errors import BackendUnavailableError, CompileError
@@ -87,9 +89,13 @@ class LibraryLog:
 
         self.native = Native()
 
-    def last_error(self) -> str:
-        """The latest error in one line."""
-        return " ".join(self.errors[-1].split())[:400] if self.errors else "the library gave no reason"
+    def clear(self) -> None:
+        """Forget the errors before a call that may add some."""
+        self.errors.clear()
+
+    def reason(self) -> str:
+        """The first error since the last :meth:`clear`, in one line: what follows are its consequences."""
+        return " ".join(self.errors[0].split())[:400] if self.errors else "the library gave no reason"
 
 
 @cache
@@ -102,13 +108,15 @@ def build_engine(graph: str, model: bytes, signature: GraphSignature, target: Ta
     """Compile one ONNX graph.
 
     The network is strongly typed: precision is what the graph says, and for fp32 also TF32 is turned off, which would
-    otherwise round every product to 10 bits of mantissa and break parity.
+    otherwise round every product to 10 bits of mantissa and break parity. An engine has one optimisation profile for
+    batch 1 and one for more (:func:`batch_profiles`). TensorRT times kernels as it builds, and the timings are kept
+    from build to build; TensorRT-RTX times none.
 
     Args:
         graph: its name, for messages.
         model: serialized ONNX.
         signature: what it must take and give.
-        target: backend, batch profile and compute capabilities.
+        target: backend, batch profile, compute capabilities, workspace and accelerator.
 
     Returns:
         the serialized engine.
@@ -121,18 +129,50 @@ def build_engine(graph: str, model: bytes, signature: GraphSignature, target: Ta
     log = library_log(target.backend)
     if target.backend == "tensorrt" and (problem := device_problem()):
         raise BackendUnavailableError(f"tensorrt builds on the GPU that will run the engine: {problem}")
-    log.errors.clear()
+    log.clear()
     builder = library.Builder(log.native)
     network = _network(library, builder)
     _parse(library, network, log, graph, model, signature)
     config = builder.create_builder_config()
     config.clear_flag(library.BuilderFlag.TF32)
-    config.add_optimization_profile(_profile(builder, signature, target))
+    _add_profiles(builder, config, graph, signature, target.batch or BatchProfile())
     _set_capabilities(library, config, target)
+    _set_workspace_and_accelerator(library, builder, config, target)
+    timings = None
+    if target.backend == "tensorrt-rtx":
+        # All memory is to come from the runner: an engine that allocates as it runs cannot be captured.
+        config.set_flag(library.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    else:
+        timings = gpu_cache_folder(target.backend) / "timings"
+        _load_timings(config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise CompileError(f"graph {graph!r}: {target.backend} cannot build it: {log.last_error()}")
+        raise CompileError(f"graph {graph!r}: {target.backend} cannot build it: {log.reason()}")
+    if timings is not None:
+        write_cache(timings, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
+
+
+def batch_profiles(batch: BatchProfile) -> tuple[tuple[int, int, int], ...]:
+    """Smallest, best and largest batch of every optimisation profile, in the order of preference.
+
+    The first is for exactly one row, what a runtime ticks with: with a fixed shape the builder has more to choose from.
+    The second, for two rows and more, is tuned for the target's optimum, or where that is 1, for the maximum.
+    """
+    single = (1, 1, 1)
+    if batch.maximum == 1:
+        return (single,)
+    return single, (2, batch.optimum if batch.optimum > 1 else batch.maximum, batch.maximum)
+
+
+def gpu_cache_folder(backend: str) -> Path:
+    """Where what is specific to a library's version and the current GPU is kept; it need not exist.
+
+    Raises:
+        BackendUnavailableError: the library is not here.
+        EngineError: there is no usable GPU.
+    """
+    return cache_folder() / f"{backend}-{load_library(backend).__version__}" / device_name()
 
 
 def compute_capabilities(target: Target) -> tuple[str, ...]:
@@ -168,9 +208,7 @@ def _parse(
             f"node {f.node_name()!r} ({f.node_operator()}): {f.code().name}: {' '.join(f.desc().split())[:200]}"
             for f in faults
         )
-        raise CompileError(
-            f"graph {graph!r}: {library.__name__} cannot parse it: {where or log.last_error()}"
-        )
+        raise CompileError(f"graph {graph!r}: {library.__name__} cannot parse it: {where or log.reason()}")
     inputs = {network.get_input(i).name for i in range(network.num_inputs)}
     outputs = {network.get_output(i).name for i in range(network.num_outputs)}
     # The parser accepts some files that are not ONNX at all as an empty network.
@@ -181,12 +219,44 @@ def _parse(
         )
 
 
-def _profile(builder: Any, signature: GraphSignature, target: Target) -> Any:
-    batch = target.batch or BatchProfile()
-    profile = builder.create_optimization_profile()
-    for name, shape in signature.inputs.items():
-        profile.set_shape(name, *((size, *shape) for size in (1, batch.optimum, batch.maximum)))
-    return profile
+def _add_profiles(
+    builder: Any, config: Any, graph: str, signature: GraphSignature, batch: BatchProfile
+) -> None:
+    for sizes in batch_profiles(batch):
+        profile = builder.create_optimization_profile()
+        for name, shape in signature.inputs.items():
+            profile.set_shape(name, *((size, *shape) for size in sizes))
+        if config.add_optimization_profile(profile) < 0:
+            raise CompileError(f"graph {graph!r}: the profile for batches {sizes} was refused")
+
+
+def _set_workspace_and_accelerator(library: Any, builder: Any, config: Any, target: Target) -> None:
+    if target.workspace_mib is not None:
+        config.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, target.workspace_mib << 20)
+    core = target.dla_core
+    if core is None:
+        return
+    if target.batch is not None and target.batch.maximum != 1:
+        raise CompileError(
+            f"dla_core {core}: deep learning accelerators take one fixed shape, expected batch "
+            f"{{optimum: 1, maximum: 1}}, got a maximum of {target.batch.maximum}"
+        )
+    if core >= builder.num_DLA_cores:
+        raise CompileError(
+            f"dla_core {core}: this machine has {builder.num_DLA_cores} deep learning accelerators that "
+            f"{target.backend} can use; leave dla_core out to build for the GPU alone"
+        )
+    config.default_device_type = library.DeviceType.DLA
+    config.DLA_core = core
+    # An accelerator knows few layers, and only in fp16 and int8; without this the build fails at the first other one.
+    config.set_flag(library.BuilderFlag.GPU_FALLBACK)
+
+
+def _load_timings(config: Any, path: Path) -> None:
+    """Start from the timings of earlier builds on this GPU; the library drops what is not its own."""
+    kept = config.create_timing_cache(read_cache(path))
+    if kept is None or not config.set_timing_cache(kept, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _set_capabilities(library: Any, config: Any, target: Target) -> None:

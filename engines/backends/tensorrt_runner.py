@@ -1,36 +1,61 @@
-"""Running TensorRT and TensorRT-RTX engines: every graph on one stream, all memory allocated at the start."""
+"""Running TensorRT and TensorRT-RTX engines: one stream, and all memory allocated at the start."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.backends.cuda import Buffer, Stream, device_problem
-from engines.backends.interface import Array, encode_then_fuse
-from engines.backends.tensorrt import LibraryLog, library_log, load_library
+from engines.backends.cuda import DeviceMemory, MirroredMemory, Stream, device_problem
+from engines.backends.interface import Array
+from engines.backends.memory_layout import ALIGNMENT, lay_out
+from engines.backends.tensorrt import gpu_cache_folder, library_log, load_library
+from engines.backends.tensorrt_engine import Engine
+from engines.backends.tensorrt_submission import Device, Execution, Submission
+from engines.backends.tensorrt_tick import Ticks, tick_tensors
 from engines.bundle import GraphSignature
 from engines.errors import BackendUnavailableError, EngineError
 from engines.targets import BatchProfile
 
 
+@dataclass(frozen=True)
+class _Single:
+    """The submission of one graph at the batch size that it last had."""
+
+    rows: int
+    submission: Submission
+
+
 class TensorRTRunner:
-    """The engines of one bundle, deserialized, each with its execution context and buffers."""
+    """The engines of one bundle, deserialized, and the memory that they share.
+
+    Attributes:
+        backend: ``tensorrt`` or ``tensorrt-rtx``.
+        maximum_batch: largest batch that the engines were built for.
+    """
 
     def __init__(
-        self, folder: Path, signatures: Mapping[str, GraphSignature], backend: str, batch: BatchProfile
+        self,
+        folder: Path,
+        signatures: Mapping[str, GraphSignature],
+        backend: str,
+        batch: BatchProfile,
+        *,
+        dla_core: int | None = None,
     ) -> None:
         """Deserialize ``<graph>.engine`` for every graph and allocate for the largest batch.
 
         Args:
             folder: the engine folder.
-            signatures: graph -> what it must take and give.
+            signatures: graph -> what it must take and give; every graph of the bundle.
             backend: ``tensorrt`` or ``tensorrt-rtx``.
             batch: the profile that the engines were built for.
+            dla_core: the deep learning accelerator they were built for (Jetson), None for the GPU alone.
 
         Raises:
             BackendUnavailableError: the library or a usable GPU is not here.
-            EngineError: an engine does not load on this GPU, or has another signature.
+            EngineError: an engine does not load on this GPU, or has another signature, or memory is short.
         """
         self.backend = backend
         self.maximum_batch: int | None = batch.maximum
@@ -38,131 +63,92 @@ class TensorRTRunner:
         if problem := device_problem():
             raise BackendUnavailableError(f"{backend}: {problem}; run the bundle itself to use ONNX Runtime")
         log = library_log(backend)
-        self._graphs: dict[str, _Graph] = {}
+        self._engines: dict[str, Engine] = {}
+        self._singles: dict[str, _Single] = {}
+        self._ticks: Ticks | None = None
+        self._tensors: MirroredMemory | None = None
+        self._scratch: DeviceMemory | None = None
         self._stream: Stream | None = Stream()
         try:
             self._runtime: Any = library.Runtime(log.native)
+            if dla_core is not None:
+                self._runtime.DLA_core = dla_core
+            kernels = gpu_cache_folder(backend)
             for graph, signature in signatures.items():
                 path = folder / f"{graph}.engine"
-                self._graphs[graph] = _Graph(library, self._runtime, log, path, signature, batch.maximum)
+                self._engines[graph] = Engine(library, self._runtime, log, path, signature, kernels)
+            self._device = self._allocate(self._stream, batch.maximum)
+            # Here, so that an engine that cannot run is found out on loading.
+            for engine in self._engines.values():
+                for rows in {1, batch.maximum}:
+                    engine.shared_context(rows, self._device.scratch, self._stream)
+            self._ticks = Ticks(self._engines, self._device)
         except BaseException:
             self.close()
             raise
 
+    @property
+    def tick_submission(self) -> str:
+        """``cuda graph`` if ticks are captured, ``stream`` if a capture failed and they are queued piece by piece."""
+        return "" if self._ticks is None else self._ticks.submission
+
     def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one graph; see :class:`engines.backends.interface.GraphRunner`."""
-        loaded = self._graphs.get(graph)
-        if loaded is None or self._stream is None:
-            raise EngineError(f"graph {graph!r} is not loaded; this session has {sorted(self._graphs)}")
-        return loaded.run(inputs, self._stream)
+        if graph not in self._engines:
+            raise EngineError(f"graph {graph!r} is not loaded; this session has {sorted(self._engines)}")
+        rows = len(next(iter(inputs.values())))
+        single = self._singles.get(graph)
+        if single is None or single.rows != rows:
+            single = self._singles[graph] = _Single(rows, self._compose(self._engines[graph], rows))
+        single.submission.fill(inputs)
+        single.submission.run()
+        return single.submission.results()
 
     def run_tick(
         self, windows: Mapping[str, Array], evidence: Mapping[str, Array], presence: Array
     ) -> dict[str, Array]:
-        """A tick, graph after graph; see :class:`engines.backends.interface.GraphRunner`."""
-        return encode_then_fuse(self, windows, evidence, presence)
+        """A tick as one submission; see :class:`engines.backends.interface.GraphRunner`."""
+        if self._ticks is None:
+            raise EngineError("tick: this session is closed")
+        return self._ticks.run(windows, evidence, presence)
 
     def close(self) -> None:
-        """Free buffers, contexts, engines and the stream, in that order; idempotent."""
-        for loaded in self._graphs.values():
-            loaded.close()
-        self._graphs.clear()
+        """Free captured ticks, contexts, engines, memory and the stream, in that order; idempotent."""
+        self._singles.clear()
+        if self._ticks is not None:
+            ticks, self._ticks = self._ticks, None
+            ticks.close()
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
         self._runtime = None
+        for memory in (self._tensors, self._scratch):
+            if memory is not None:
+                memory.close()
         if self._stream is not None:
             stream, self._stream = self._stream, None
             stream.close()
 
+    def _allocate(self, stream: Stream, rows: int) -> Device:
+        """Memory for the largest submission, and for the engine that needs most."""
+        needs = [lay_out({**e.signature.inputs, **e.signature.outputs}, rows) for e in self._engines.values()]
+        size = max(layout.size for layout in (*needs, lay_out(tick_tensors(self._engines), rows)))
+        self._tensors = MirroredMemory(size)
+        self._scratch = DeviceMemory(max(ALIGNMENT, *(e.scratch_size for e in self._engines.values())))
+        return Device(stream, self._tensors, self._scratch)
 
-class _Graph:
-    """One deserialized engine with its context and the buffers of its inputs and outputs."""
-
-    def __init__(
-        self,
-        library: Any,
-        runtime: Any,
-        log: LibraryLog,
-        path: Path,
-        signature: GraphSignature,
-        batch: int,
-    ) -> None:
-        log.errors.clear()
-        self._name = path.stem
-        self._log = log
-        self._signature = signature
-        self._buffers: dict[str, Buffer] = {}
-        self._checked_rows: set[int] = set()
-        self._engine: Any = runtime.deserialize_cuda_engine(path.read_bytes())
-        if self._engine is None:
-            raise EngineError(f"{path}: {library.__name__} cannot load it on this GPU: {log.last_error()}")
-        self._check(library)
-        self._context: Any = self._engine.create_execution_context()
-        if self._context is None:
-            raise EngineError(f"{path}: no execution context: {log.last_error()}")
-        try:
-            for name, shape in {**signature.inputs, **signature.outputs}.items():
-                buffer = self._buffers[name] = Buffer(batch, shape)
-                if not self._context.set_tensor_address(name, buffer.device):
-                    raise EngineError(f"{path}: tensor {name!r} was refused: {log.last_error()}")
-        except BaseException:
-            self.close()
-            raise
-
-    def run(self, inputs: Mapping[str, Array], stream: Stream) -> dict[str, Array]:
-        """Upload, execute, download, synchronise."""
-        rows = len(next(iter(inputs.values())))
-        for name, shape in self._signature.inputs.items():
-            self._buffers[name].upload(inputs[name], stream)
-            if not self._context.set_input_shape(name, (rows, *shape)):
-                raise EngineError(
-                    f"graph {self._name!r}: input {name!r}: shape {(rows, *shape)} was refused: "
-                    f"{self._log.last_error()}"
-                )
-        self._check_outputs(rows)
-        if not self._context.execute_async_v3(int(stream.handle)):
-            raise EngineError(f"graph {self._name!r} failed: {self._log.last_error()}")
-        for name in self._signature.outputs:
-            self._buffers[name].download(rows, stream)
-        stream.synchronize()
-        return {name: self._buffers[name].values(rows) for name in self._signature.outputs}
-
-    def close(self) -> None:
-        """Free the buffers, then the context, then the engine it belongs to."""
-        for buffer in self._buffers.values():
-            buffer.close()
-        self._buffers.clear()
-        self._context = None
-        self._engine = None
-
-    def _check_outputs(self, rows: int) -> None:
-        """Refuse outputs larger than their buffers, once per batch size; the engine would write past the end."""
-        if rows in self._checked_rows:
-            return
-        for name, shape in self._signature.outputs.items():
-            found = tuple(self._context.get_tensor_shape(name))
-            if found != (rows, *shape):
-                raise EngineError(
-                    f"graph {self._name!r}: output {name!r}: expected shape {(rows, *shape)}, got {found}"
-                )
-        self._checked_rows.add(rows)
-
-    def _check(self, library: Any) -> None:
-        """Refuse an engine whose tensors are not those of the manifest: addresses would be read out of bounds."""
-        engine = self._engine
-        expected = {**self._signature.inputs, **self._signature.outputs}
-        found = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        if sorted(found) != sorted(expected):
-            raise EngineError(
-                f"graph {self._name!r}: expected tensors {sorted(expected)}, got {sorted(found)}"
-            )
-        for name, shape in expected.items():
-            dims, dtype = tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name)
-            mode = engine.get_tensor_mode(name)
-            is_input = name in self._signature.inputs
-            agree = len(dims) == 1 + len(shape) and all(
-                d in (s, -1) for d, s in zip(dims[1:], shape, strict=True)
-            )
-            if not agree or dtype != library.float32 or (mode == library.TensorIOMode.INPUT) != is_input:
-                raise EngineError(
-                    f"graph {self._name!r}: tensor {name!r}: expected float32 (batch, {', '.join(map(str, shape))}), "
-                    f"got {dtype} {dims}"
-                )
+    def _compose(self, engine: Engine, rows: int) -> Submission:
+        """One graph: its inputs in one copy, its outputs in another."""
+        device, signature = self._device, engine.signature
+        layout = lay_out({**signature.inputs, **signature.outputs}, rows)
+        addresses = {name: device.tensors.address(start) for name, start in layout.starts.items()}
+        context = engine.shared_context(rows, device.scratch, device.stream)
+        return Submission(
+            device,
+            layout,
+            (Execution(engine, context, rows, addresses),),
+            inputs=list(signature.inputs),
+            outputs=list(signature.outputs),
+            uploads=(layout.cover(list(signature.inputs)),),
+            downloads=(layout.cover(list(signature.outputs)),),
+        )

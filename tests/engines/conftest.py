@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engines.bundle import MANIFEST_NAME, file_sha256
@@ -41,5 +43,22 @@ def replace_graph(
         (folder / name).write_bytes(content)
         digest = file_sha256(folder / name)
         edit_json(folder / MANIFEST_NAME, lambda raw: raw["files"].update({name: digest}))
+
+    return replace
+
+
+@pytest.fixture
+def replace_arrays(
+    replace_graph: Callable[[Path, str, bytes], None],
+) -> Callable[[Path, str, Callable[[dict[str, Any]], Any]], None]:
+    """Change arrays of one of a bundle's .npz files, and make the manifest agree."""
+
+    def replace(folder: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
+        with np.load(folder / name) as arrays:
+            changed = dict(arrays)
+        change(changed)
+        buffer = io.BytesIO()
+        np.savez(buffer, **changed)
+        replace_graph(folder, name, buffer.getvalue())
 
     return replace

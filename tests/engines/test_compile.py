@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +14,10 @@ from engines import engine as engine_module
 from engines.backends.availability import available_backends
 from engines.bundle import BundleError, load_manifest
 from engines.compile import compile_bundle
-from engines.engine import load_engine
+from engines.engine import engine_key, load_engine, rebuild_command
 from engines.errors import BackendUnavailableError, CompileError, EngineError
 from engines.session import open_session
-from engines.targets import load_target
+from engines.targets import load_target, overridden
 
 
 @pytest.fixture
@@ -28,9 +31,10 @@ def test_cpu_engine_records_everything_and_computes_the_same(tiny_bundle, tmp_pa
         tiny_bundle, load_target("cpu"), tmp_path / "engine", progress=lambda *step: seen.append(step)
     )
     assert folder == tmp_path / "engine"
-    assert [done for done, total, graph in seen] == list(range(14))
-    assert seen[0] == (0, 13, "encode_rgb")
-    assert seen[-1] == (13, 13, "parity")
+    assert [done for done, total, what in seen] == list(range(14))
+    assert {total for done, total, what in seen} == {14}
+    assert seen[0] == (0, 14, "encode_rgb: building")
+    assert seen[-1] == (13, 14, "parity")
     engine, manifest = load_engine(folder)
     assert engine.bundle_hash == manifest.hash == load_manifest(tiny_bundle).hash
     assert engine.backend == "onnxruntime"
@@ -39,6 +43,9 @@ def test_cpu_engine_records_everything_and_computes_the_same(tiny_bundle, tmp_pa
     assert engine.built_on["python"] == platform.python_version()
     assert engine.parity.status == "passed"
     assert engine.parity.comparisons == 184
+    assert engine.parity.checked_on == "onnxruntime"
+    assert engine.parity.decisions.rows == 100
+    assert engine.parity.decisions.differing == {}
     assert set(engine.files) == {p.name for p in folder.iterdir()} - {"engine.json"}
     with open_session(tiny_bundle) as plain, open_session(folder) as compiled:
         assert compiled.bundle_hash == plain.bundle_hash
@@ -93,10 +100,22 @@ def test_graph_that_cannot_compile_is_named_and_leaves_nothing_behind(bundle, re
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle"]
 
 
-def test_unknown_operator_is_named(bundle, replace_graph, tmp_path):
+def test_unknown_operator_is_named_with_its_graph_and_node(bundle, replace_graph, tmp_path):
     replace_graph(bundle, "fuse.onnx", unknown_operator(bundle / "fuse.onnx"))
-    with pytest.raises(CompileError, match=r"'fuse'.*Teleport"):
+    with pytest.raises(CompileError, match=r"'fuse'.*beam.*Teleport") as caught:
         compile_bundle(bundle, load_target("cpu"), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_unknown_operator_of_a_graph_to_be_rewritten_is_named(bundle, replace_graph, tmp_path, precision):
+    replace_graph(bundle, "encode_eeg.onnx", unknown_operator(bundle / "encode_eeg.onnx"))
+    target = overridden(load_target("tensorrt-rtx"), precision)
+    with pytest.raises((CompileError, EngineError), match=r"'?encode_eeg'?.*Teleport") as caught:
+        compile_bundle(bundle, target, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_engine_that_disagrees_with_torch_is_not_installed(bundle, replace_graph, tmp_path):
@@ -139,9 +158,16 @@ def test_engine_of_another_bundle_is_refused(engine, edit_json):
         open_session(engine)
 
 
-def test_damaged_engine_file_is_refused(engine):
-    (engine / "encode_rgb.onnx").write_bytes(b"x")
-    with pytest.raises(EngineError, match=r"encode_rgb\.onnx: sha256.*afterimage compile"):
+@pytest.mark.parametrize(
+    "name", ["encode_rgb.onnx", "fuse.onnx", "golden.npz", "decisions.npz", "manifest.json"]
+)
+@pytest.mark.parametrize("damage", ["truncated", "one bit flipped", "empty"])
+def test_damaged_engine_file_is_refused_with_the_command_that_rebuilds_it(engine, name, damage):
+    content = bytearray((engine / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    kept = {"truncated": len(content) // 2, "one bit flipped": len(content), "empty": 0}[damage]
+    (engine / name).write_bytes(bytes(content[:kept]))
+    with pytest.raises(EngineError, match=rf"{name}.*afterimage compile BUNDLE --target cpu"):
         open_session(engine)
 
 
@@ -157,7 +183,8 @@ def test_missing_engine_file_is_refused(engine, edit_json):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda raw: raw.update(schema_version=9), "engine schema 9, this build reads 1"),
+        (lambda raw: raw.update(schema_version=9), "engine schema 9, this build reads 2; rebuild it with"),
+        (lambda raw: raw.update(schema_version=1), "engine schema 1, this build reads 2; rebuild it with"),
         (lambda raw: raw.update(colour="red"), "colour"),
         (lambda raw: raw.pop("parity"), "parity"),
         (lambda raw: raw.update(backend="abacus"), "backend"),
@@ -185,12 +212,122 @@ def test_engine_asked_for_another_backend_is_refused(engine):
 
 def test_backends_are_listed_with_their_reasons():
     statuses = {s.name: s for s in available_backends()}
-    assert list(statuses) == ["onnxruntime", "tensorrt-rtx", "tensorrt"]
+    assert list(statuses)[:3] == ["onnxruntime", "tensorrt-rtx", "tensorrt"]
     assert statuses["onnxruntime"].can_build
     assert statuses["onnxruntime"].can_run
     for status in statuses.values():
         assert status.can_run == (status.reason == "")
         assert "\n" not in status.reason
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "batch", "command"),
+    [
+        ("cpu", None, None, "--target cpu"),
+        ("cpu", "fp32", None, "--target cpu"),
+        ("cpu", "int8", None, "--target cpu --precision int8"),
+        ("tensorrt-rtx", "fp16", "1..32", "--target tensorrt-rtx --precision fp16 --batch 32"),
+        ("tensorrt-rtx", None, "4", "--target tensorrt-rtx --batch 4"),
+    ],
+)
+def test_the_command_that_rebuilds_names_what_was_overridden(target, precision, batch, command):
+    chosen = overridden(load_target(target), precision, batch)
+    assert rebuild_command(chosen) == f"afterimage compile BUNDLE {command}"
+
+
+def test_the_command_for_a_target_file_asks_for_the_file():
+    own = load_target("cpu").model_copy(update={"name": "robot-7"})
+    assert rebuild_command(own) == "afterimage compile BUNDLE --target robot-7.yaml --precision fp32"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "bf16"},
+        {"batch": None},
+        {"allowed_decision_change": 0.1},
+        {"workspace_mib": 64},
+        {"dla_core": 0},
+        {"provider": "cuda"},
+        {"compute_capabilities": ("SM89",)},
+    ],
+    ids=str,
+)
+def test_whatever_changes_an_engine_changes_its_key(change):
+    target = load_target("tensorrt")
+    assert engine_key("0" * 16, target.model_copy(update=change)) != engine_key("0" * 16, target)
+
+
+def test_precisions_lie_beside_each_other_and_record_the_effective_target(bundle):
+    pytest.importorskip("onnx", reason="int8 rewrites graphs with onnx")
+    target = load_target("cpu")
+    folders = {p: compile_bundle(bundle, overridden(target, p)) for p in ("fp32", "int8")}
+    assert folders["fp32"] != folders["int8"]
+    assert folders["fp32"].parent == folders["int8"].parent
+    assert {p: load_engine(f)[0].target.precision for p, f in folders.items()} == {p: p for p in folders}
+    assert compile_bundle(bundle, overridden(target, "int8")) == folders["int8"]
+
+
+COMPILE_WITH_LITTLE_SPACE = """
+import resource, sys
+from pathlib import Path
+from engines.compile import compile_bundle
+from engines.errors import CompileError
+from engines.targets import load_target
+bundle, out, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+load_target("cpu")
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    compile_bundle(bundle, load_target("cpu"), out)
+except CompileError as e:
+    print(e)
+"""
+
+
+class TestDiskFull:
+    """The kernel refuses to let files grow: what a full disk does, for real, at different moments of a compile."""
+
+    def compile_within(self, bundle: Path, out: Path, limit: int) -> str:
+        command = [sys.executable, "-c", COMPILE_WITH_LITTLE_SPACE, str(bundle), str(out), str(limit)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.stderr == ""
+        return done.stdout
+
+    # At the first graph, at ONNX Runtime's own writing (its form of a small graph is larger), and at the golden values.
+    @pytest.mark.parametrize("limit", [0, 320, 100_000, 1_000_000])
+    def test_nothing_is_kept_and_one_line_names_the_folder(self, tiny_bundle, tmp_path, limit):
+        out = tmp_path / "engine"
+        said = self.compile_within(tiny_bundle, out, limit)
+        assert said.count("\n") == 1
+        assert said.startswith(f"{out}: the engine cannot be written (File too large); free space there")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_the_engine_that_was_there_stays(self, tiny_bundle, engine, tmp_path):
+        from tiny_bundle import build_tiny_bundle
+
+        build_tiny_bundle(tmp_path / "other", names=("rgb", "eeg"), seed=3)
+        before = load_engine(engine)[0]
+        assert "free space" in self.compile_within(tmp_path / "other", engine, 1_000_000)
+        assert load_engine(engine)[0] == before
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["engine", "other"]
+
+    def test_a_limit_that_suffices_is_no_obstacle(self, tiny_bundle, tmp_path):
+        assert self.compile_within(tiny_bundle, tmp_path / "engine", 2**30) == ""
+        assert load_engine(tmp_path / "engine")
+
+    def test_a_failed_serialisation_of_onnxruntime_is_told_from_a_bad_graph(
+        self, bundle, replace_graph, tmp_path
+    ):
+        replace_graph(bundle, "encode_rgb.onnx", b"not a graph")
+        assert "'encode_rgb'" in self.compile_within(bundle, tmp_path / "out", 2**30)
+
+
+def test_a_place_that_cannot_be_written_is_named(tiny_bundle, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(
+        CompileError, match=r"file/engine: the engine cannot be written \(.*\); make that folder"
+    ):
+        compile_bundle(tiny_bundle, load_target("cpu"), tmp_path / "file" / "engine")
 
 
 class TestTensorRTRTX:

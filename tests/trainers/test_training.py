@@ -13,6 +13,8 @@ from rich.console import Console
 pytest.importorskip("torch", reason="trainers need torch, which is not installed")
 pytest.importorskip("onnx", reason="export writes ONNX, and onnx is not installed")
 
+from engines.accuracy_gate import DecisionSet, decision_change
+from engines.arrays import BundleArrays
 from engines.bundle import load_manifest, pattern_key, presence_patterns
 from engines.parity import check_parity
 from engines.session import open_session
@@ -64,6 +66,25 @@ def test_every_graph_and_pattern_agrees_with_pytorch(trained: tuple[str, MomentS
     with open_session(trained[2] / "bundle") as session:
         report = check_parity(session, trained[2] / "bundle")
         assert report.passed, report
+
+
+def test_every_pattern_decides_as_pytorch_on_validation_windows(
+    trained: tuple[str, MomentSource, Path],
+) -> None:
+    bundle = trained[2] / "bundle"
+    with open_session(bundle) as session:
+        decisions = DecisionSet(bundle / "decisions.npz", session.manifest)
+        change = decision_change(session, decisions)
+    assert decisions.rows == 8  # all there are
+    assert change.above(0) == ""
+    windows = BundleArrays(bundle / "training_windows.npz", load_manifest(bundle)).windows()
+    assert {m: w.dtype.name for m, w in windows.items()} == {
+        "rgb": "uint8", "depth": "uint16", "audio": "int16", "eeg": "float32",
+    }  # fmt: skip
+    assert {len(w) for w in windows.values()} == {16}
+    for modality, window in windows.items():
+        ranges = {row.tobytes() for row in window}
+        assert not any(row.tobytes() in ranges for row in decisions.window[modality])
 
 
 def test_one_row_and_many_give_the_same(trained: tuple[str, MomentSource, Path]) -> None:

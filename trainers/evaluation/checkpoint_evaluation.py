@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engines.backends.interface import Array, encode_then_fuse
+from engines.backends.interface import GRAPH_BY_GRAPH, Array, encode_then_fuse
 from engines.bundle import MANIFEST_NAME, Calibration, Manifest
 from engines.errors import EngineError
 from engines.session import Session
@@ -52,6 +52,11 @@ class SystemRunner:
     def maximum_batch(self) -> int | None:
         """None: any batch will do."""
         return None
+
+    @property
+    def tick_submission(self) -> str:
+        """Graph by graph."""
+        return GRAPH_BY_GRAPH
 
     @torch.no_grad()
     def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
