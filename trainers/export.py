@@ -139,7 +139,7 @@ def export_bundle(
         metrics=metrics,
     )
     for graph in graph_names(manifest):
-        _export_graph(_module(system, graph), manifest, graph, partial / f"{graph}.onnx")
+        export_graph(system, manifest, graph, partial / f"{graph}.onnx")
     np.savez_compressed(partial / GOLDEN_NAME, **golden_values(system, golden_windows))
     if decision_windows is not None:
         np.savez_compressed(partial / DECISIONS_NAME, **decision_values(system, decision_windows))
@@ -279,7 +279,15 @@ def _module(system: System, graph: str) -> nn.Module:
     return wrapper(system, name)
 
 
-def _export_graph(module: nn.Module, manifest: Manifest, graph: str, path: Path) -> None:
+def export_graph(system: System, manifest: Manifest, graph: str, path: Path) -> None:
+    """Write one graph of a system's bundle as ONNX.
+
+    Args:
+        system: in evaluation mode.
+        manifest: of its bundle.
+        graph: of :func:`engines.bundle.graph_names`.
+        path: of the file.
+    """
     signature = graph_signature(manifest, graph)
     example = tuple(torch.ones(2, *shape) for shape in signature.inputs.values())
     names = [*signature.inputs, *signature.outputs]
@@ -288,7 +296,7 @@ def _export_graph(module: nn.Module, manifest: Manifest, graph: str, path: Path)
         # torch.export, and thirteen graphs are exported at the end of every training. Parity is checked after.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module.eval(),
+            _module(system, graph).eval(),
             example,
             str(path),
             input_names=list(signature.inputs),

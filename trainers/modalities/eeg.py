@@ -54,7 +54,9 @@ def largest_eigenvalue(matrix: Tensor) -> Tensor:
     matrix over its trace; plain products, so that it exports. The bound is loosest when all eigenvalues are
     equal.
     """
-    trace = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] + 1e-12
+    # Not diagonal(): it exports as a dozen operators on shapes that depend on the batch.
+    unit = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    trace = (matrix * unit).sum((-2, -1))[..., None, None] + 1e-12
     power = matrix / trace
     for _ in range(3):
         power = torch.matmul(power, power)
@@ -67,8 +69,8 @@ def invert_covariance(matrix: Tensor) -> Tensor:
     Unrolled over C steps of plain products, so that it exports; positive definite matrices need no pivoting.
     """
     size = matrix.shape[-1]
-    work = torch.cat([matrix, torch.eye(size, dtype=matrix.dtype, device=matrix.device).expand_as(matrix)], 2)
     unit = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+    work = torch.cat([matrix, matrix * 0.0 + unit], 2)
     for step in range(size):
         pivot = work[:, step : step + 1] / work[:, step : step + 1, step : step + 1]
         column = work[:, :, step : step + 1] - unit[step][:, None]
