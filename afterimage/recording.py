@@ -19,13 +19,14 @@ _STOP_S = 10.0
 
 
 @contextmanager
-def recording(node: Node, rig: str, path: Path) -> Iterator[None]:
+def recording(node: Node, rig: str, path: Path, keys: str | None = None) -> Iterator[None]:
     """Record a node that has not run yet, in a process of its own, until the block ends.
 
     Args:
         node: bound, not running.
         rig: name or file of its rig.
         path: of the recording, which must not be there yet.
+        keys: name or file of the node's keys, with which the recorder is let in.
 
     Raises:
         RecordingError: the file is there, or the recorder does not start; its last words are in the message.
@@ -36,6 +37,8 @@ def recording(node: Node, rig: str, path: Path) -> Iterator[None]:
         raise RecordingError(f"{path}: is there already; name another file or remove it")
     command = [sys.executable, "-m", "afterimage", "record", str(path), "--rig", rig]
     command += ["--endpoint", node.endpoints.decisions]
+    if keys is not None:  # names of files: what is secret stays in them
+        command += ["--keys", keys, "--server-key", keys]
     # A session of its own: Ctrl-C reaches the node, which ends first, and then ends its recorder.
     recorder = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
     try:

@@ -17,18 +17,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import zmq
+
 from runtime.rig import Rig, load_rig
 from runtime.transport.endpoints import default_endpoints
+from runtime.transport.keys import Keys
 from runtime.transport.sockets import DecisionReceiver
 from runtime.wire import (
     BEST_PREFIX,
     FUSED,
     HEALTH,
     IMPUTED_PREFIX,
+    STATISTICS,
     Decision,
     HealthEvent,
     Observation,
     Output,
+    Statistics,
     WireError,
     best_topic,
     decode_output,
@@ -56,35 +61,58 @@ class Client:
         *,
         endpoint: str | None = None,
         queue: int = 256,
+        keys: Keys | None = None,
     ) -> None:
         """Connect and subscribe.
 
         Args:
             rig: a rig, the name of a shipped one, or the path of a YAML file.
-            topics: of ``fused``, ``health``, ``imputed/<modality>`` and ``best/<modality>``; ``imputed/``
-                and ``best/``
-                alone mean all modalities. The node makes observations only while somebody subscribes to them.
+            topics: of ``fused``, ``health``, ``imputed/<modality>``, ``best/<modality>`` and ``statistics``;
+                ``imputed/`` and ``best/`` alone mean all modalities. The node makes observations and
+                statistics only while somebody subscribes to them.
             endpoint: the node's decisions endpoint; the rig's default if not given.
             queue: messages that may wait to be read.
+            keys: own pair and the node's public key; needed for a node on another machine.
 
         Raises:
             RigError: no such rig.
-            EndpointError: an endpoint that is not allowed.
+            EndpointError: an endpoint that is not allowed, or keys that cannot be used.
             ValueError: an unknown topic.
         """
         self.rig = rig if isinstance(rig, Rig) else load_rig(rig)
-        self._topics = frozenset(self._check(t) for t in topics)
+        self._topics = {self._check(t) for t in topics}
         self.lost = 0
         self.refused = 0
         self._last: Decision | None = None
         self._receiver = DecisionReceiver(
             endpoint or default_endpoints(self.rig.name).decisions,
             sorted(self._topics),
+            keys=keys,
             high_water_mark=queue,
         )
 
+    def subscribe(self, *topics: str) -> None:
+        """Read these topics too, from now on; for the thread that reads.
+
+        Raises:
+            ValueError: an unknown topic.
+        """
+        for name in {self._check(t) for t in topics} - self._topics:
+            self._receiver.socket.setsockopt(zmq.SUBSCRIBE, name)
+            self._topics.add(name)
+
+    def unsubscribe(self, *topics: str) -> None:
+        """No longer read these topics; for the thread that reads.
+
+        Raises:
+            ValueError: an unknown topic.
+        """
+        for name in {self._check(t) for t in topics} & self._topics:
+            self._receiver.socket.setsockopt(zmq.UNSUBSCRIBE, name)
+            self._topics.remove(name)
+
     def receive(self, timeout_s: float | None = None) -> Output | None:
-        """The next message: a Decision, a HealthEvent or an Observation.
+        """The next message: a Decision, a HealthEvent, an Observation or Statistics.
 
         Args:
             timeout_s: how long to wait; None waits until one comes.
@@ -140,9 +168,9 @@ class Client:
         """
         name = topic.encode()
         observed = [t(m) for m in self.rig.modality_names for t in (imputed_topic, best_topic)]
-        if name not in (FUSED, HEALTH, IMPUTED_PREFIX, BEST_PREFIX, *observed):
+        if name not in (FUSED, HEALTH, STATISTICS, IMPUTED_PREFIX, BEST_PREFIX, *observed):
             raise ValueError(
-                f"topic {topic!r} is not one of fused, health, imputed/<modality>, best/<modality> "
+                f"topic {topic!r} is not one of fused, health, imputed/<modality>, best/<modality>, statistics "
                 f"with the modalities {list(self.rig.modality_names)}"
             )
         return name
@@ -171,4 +199,4 @@ class Client:
             self.lost += decision.tick - last.tick - 1
 
 
-__all__ = ["Client", "Decision", "HealthEvent", "Observation", "Output"]
+__all__ = ["Client", "Decision", "HealthEvent", "Observation", "Output", "Statistics"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Event
 from types import TracebackType
 from typing import Any, Literal
@@ -27,11 +27,14 @@ from runtime.decisions import DecisionMaker
 from runtime.journal import JournaledPipeline
 from runtime.rig import FillPolicy, Rig, check_rig_feeds_bundle
 from runtime.statistics import NodeStatistics
+from runtime.transport.control import ControlServer, default_control
 from runtime.transport.endpoints import Endpoints, default_endpoints
 from runtime.transport.sockets import DecisionSender, FrameReceiver
 from runtime.wire import (
     JOURNAL_PREFIX,
+    STATISTICS,
     Output,
+    Statistics,
     best_topic,
     encode_output,
     imputed_topic,
@@ -44,6 +47,10 @@ _LONGEST_WAIT_NS = 100_000_000
 _COLLECT_EVERY_NS = 1_000_000_000
 _COLLECT_SLACK_NS = 15_000_000
 """Garbage is collected about once a second, and only when the next tick is at least this far."""
+
+_STATISTICS_EVERY_NS = 1_000_000_000
+_STATISTICS_COST_NS = 2_000_000
+"""What summing up is taken to cost before it was done once."""
 
 
 class Node:
@@ -59,6 +66,7 @@ class Node:
         session: Session,
         endpoints: Endpoints | None = None,
         *,
+        control: str | None = None,
         compare: Sequence[FillPolicy] = (),
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -68,6 +76,8 @@ class Node:
             rig: the sensors and policies.
             session: the model; the caller closes it after the node.
             endpoints: where to listen and publish; the rig's default if not given.
+            control: where to answer sensors that measure their clocks; the rig's default if no endpoint is given, none
+                if ``endpoints`` are given alone.
             compare: other fill policies whose decisions to publish beside the rig's own.
             clock: now in ns; must be the clock that sensors of this machine stamp their captures with.
 
@@ -91,15 +101,26 @@ class Node:
         self._started_ns = 0
         self._cpu_ns = 0
         self._collected_ns = 0
+        self._cpu_started_ns: int | None = None
+        self._told_ns = 0
+        self._telling_ns = _STATISTICS_COST_NS
         self._awaited: set[bytes] = set()
         session.warm_up()
         self._blank = self._encode_blank() if "zero" in (rig.fill, *self._compare) else {}
-        self._frames = FrameReceiver(self.endpoints.frames)
-        try:
-            self._decisions = DecisionSender(self.endpoints.decisions)
-        except BaseException:
-            self._frames.close()
-            raise
+        control = default_control(rig.name) if control is None and endpoints is None else control
+        with ExitStack() as opened:
+            self._frames = opened.enter_context(
+                FrameReceiver(self.endpoints.frames, keys=self.endpoints.keys)
+            )
+            self._decisions = opened.enter_context(
+                DecisionSender(self.endpoints.decisions, keys=self.endpoints.keys)
+            )
+            self._control = (
+                None
+                if control is None
+                else opened.enter_context(ControlServer(control, keys=self.endpoints.keys))
+            )
+            self._sockets = opened.pop_all()
 
     def run(self, stop: Event | None = None, *, until_ns: int | None = None) -> dict[str, Any]:
         """Work until told to stop.
@@ -132,12 +153,14 @@ class Node:
             poller = zmq.Poller()
             poller.register(self._frames.socket, zmq.POLLIN)
             poller.register(self._decisions.socket, zmq.POLLIN)
-            cpu_started_ns = time.thread_time_ns()
+            if self._control is not None:
+                poller.register(self._control.socket, zmq.POLLIN)
+            self._cpu_started_ns = time.thread_time_ns()
             while not (stop is not None and stop.is_set()):
                 if until_ns is not None and self._clock() >= until_ns:
                     break
                 self._turn(pipeline, poller)
-            self._cpu_ns = time.thread_time_ns() - cpu_started_ns
+            self._cpu_ns, self._cpu_started_ns = time.thread_time_ns() - self._cpu_started_ns, None
         return self.statistics()
 
     def await_subscriber(self, topic: bytes, timeout_s: float) -> bool:
@@ -153,8 +176,10 @@ class Node:
     def statistics(self) -> dict[str, Any]:
         """Counters and latencies, ready for JSON; for the thread that runs the node, or after the run.
 
-        ``cpu_seconds`` is the CPU time of the node's thread, known after the run.
+        ``cpu_seconds`` is the CPU time of the node's thread.
         """
+        if self._cpu_started_ns is not None:
+            self._cpu_ns = time.thread_time_ns() - self._cpu_started_ns
         counters = self._pipeline.counters() if self._pipeline is not None else {}
         return {
             "rig": self.rig.name,
@@ -166,12 +191,16 @@ class Node:
             "messages": counters,
             **self._statistics.summary(),
             "superseded_observations": self._worklist.superseded,
+            "refused": {
+                "frames": self._frames.refused(),
+                "decisions": self._decisions.refused(),
+                "control": {} if self._control is None else self._control.refused(),
+            },
         }
 
     def close(self) -> None:
         """Close the sockets; may be called again. The session stays open: it is the caller's."""
-        self._frames.close()
-        self._decisions.close()
+        self._sockets.close()
 
     def __enter__(self) -> Node:
         """The node itself."""
@@ -188,6 +217,8 @@ class Node:
         fresh, self._awaited = self._awaited | self._decisions.update_subscriptions(), set()
         if any(JOURNAL_PREFIX.startswith(prefix) for prefix in fresh):
             pipeline.introduce(self._clock())
+        if self._control is not None:
+            self._control.answer_waiting(self._clock)
         for _ in range(_MESSAGES_PER_TURN):
             parts = self._frames.receive()
             if parts is None:
@@ -201,6 +232,9 @@ class Node:
         if self._worklist.wants_windows:
             self._worklist.add_windows(pipeline.due_windows(now))
         self._publish_events(pipeline)
+        if now - self._told_ns > _STATISTICS_EVERY_NS and deadline - now > 2 * self._telling_ns:
+            self._tell_statistics(now)
+            return
         job = self._worklist.next(now, deadline)
         if job is not None:
             self._do(job, pipeline)
@@ -288,6 +322,14 @@ class Node:
         made = self._maker.observations(plan, job.modality, window, streams, published_ns=self._clock())
         for observation in made:
             self._publish(observation)
+
+    def _tell_statistics(self, now: int) -> None:
+        """Publish the statistics if somebody reads them, and learn how long that took."""
+        self._told_ns = now
+        if self._decisions.subscribed(STATISTICS):
+            self._publish(Statistics(self.rig.name, self._session.bundle_hash, now, self.statistics()))
+            # Bounded, so that one slow time does not end it for good.
+            self._telling_ns = min(self._clock() - now, 4 * _STATISTICS_COST_NS)
 
     def _publish(self, message: Output) -> None:
         parts = encode_output(message)

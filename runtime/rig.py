@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from configs.reading import config_path, read_yaml, shipped, validated
 from engines.bundle import Manifest, ModalityKind, WireDtype
+from runtime.sensors.source_options import Source, Transform
 
 FillPolicy = Literal["impute", "hold", "zero"]
 
@@ -26,7 +27,11 @@ class _Strict(BaseModel):
 
 
 class Sensor(_Strict):
-    """One sensor stream as it is published."""
+    """One sensor stream as it is published, and where its samples come from.
+
+    `source` and `transform` are for the sensor's own process: they are left out when a rig is dumped, so that no
+    recording holds the password in the address of a camera.
+    """
 
     modality: str
     kind: ModalityKind
@@ -35,6 +40,10 @@ class Sensor(_Strict):
     unit: str
     rate_hz: float = Field(gt=0, le=1_000_000)
     chunk: int = Field(ge=1, description="samples in one message")
+    source: Source | None = Field(
+        default=None, exclude=True, repr=False, description="the synthetic rig if not given"
+    )
+    transform: Transform | None = Field(default=None, exclude=True, repr=False)
 
     @property
     def period_s(self) -> float:
@@ -60,6 +69,11 @@ class Health(_Strict):
     late_s: float = Field(default=0.25, gt=0, description="data older than this when used is `late`")
     future_tolerance_s: float = Field(
         default=0.05, ge=0, description="a capture time further ahead is refused"
+    )
+    clock_uncertainty_s: float = Field(
+        default=0.1,
+        gt=0,
+        description="`bad_clock` where a sensor's clock offset is known less surely than this",
     )
 
 

@@ -9,8 +9,23 @@ from rich.console import Console
 from rich.markup import escape
 
 from afterimage import __version__
+from afterimage.cli import (
+    bench,
+    bridge,
+    demo,
+    doctor,
+    evaluate,
+    keys,
+    paper,
+    record,
+    replay,
+    retrieve,
+    run,
+    sense,
+    train,
+    watch,
+)
 from afterimage.cli import compile as compile_command
-from afterimage.cli import demo, doctor, evaluate, paper, retrieve, run, sense, train, watch
 
 app = typer.Typer(
     help="A streaming multimodal sensor runtime: fills a dead sensor from a learned model, and says that it did.",
@@ -44,13 +59,20 @@ app.command("compile")(compile_command.compile_bundle)
 app.command("sense")(sense.sense)
 app.command("run")(run.run)
 app.command("watch")(watch.watch)
+app.command("record")(record.record)
+app.command("replay")(replay.replay)
 app.command("doctor")(doctor.doctor)
+app.add_typer(bench.bench, name="bench")
 app.command("paper")(paper.paper)
+app.add_typer(keys.keys, name="keys")
+app.add_typer(bridge.bridge, name="bridge")
 
 
 _KNOWN_ERRORS = {
     "engines.bundle": ("BundleError",),
     "engines.errors": ("EngineError",),
+    "runtime.record.optional": ("MissingExtraError",),
+    "runtime.record.writer": ("RecordingError",),
     "runtime.rig": ("RigError",),
     "runtime.sensors.faults": ("FaultError",),
     "runtime.sensors.packs": ("PackError",),
@@ -61,7 +83,9 @@ _KNOWN_ERRORS = {
     "trainers.loop": ("TrainingError",),
     "trainers.papers.protocol": ("ProtocolError",),
     "trainers.export": ("ExportError",),
-    "afterimage.demo.play": ("NodeError",),
+    "afterimage.demo.node_process": ("NodeError",),
+    "runtime.view.access": ("AccessError",),
+    "runtime.view.server": ("PageError",),
 }
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from runtime.transport.keys import Keys
 
 DataOption = Annotated[
     Path | None,
@@ -25,6 +28,17 @@ RigOption = Annotated[str, typer.Option("--rig", help="Name of a shipped rig, or
 JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Write the result as JSON to this file; - for stdout.")
 ]
+KeysOption = Annotated[
+    str | None,
+    typer.Option(
+        "--keys",
+        help="Own key pair, by name or secret file, for TCP; needed beyond this machine. See `afterimage keys`.",
+    ),
+]
+ServerKeyOption = Annotated[
+    str | None,
+    typer.Option("--server-key", help="The node's public key: its file, its name, or its 40 characters."),
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 
 _EXTRAS = {
@@ -41,6 +55,21 @@ def data_name(data: Path | None, synthetic: bool) -> Literal["recorded", "synthe
     if synthetic and data is not None:
         raise typer.BadParameter("give --data DIR or --synthetic, not both")
     return "synthetic" if synthetic else "recorded" if data is not None else "auto"
+
+
+def read_keys(keys: str | None, server_key: str | None) -> Keys | None:
+    """The keys that ``--keys`` and ``--server-key`` name; None if none are.
+
+    Raises:
+        KeysError: they cannot be used.
+    """
+    if keys is None:
+        if server_key is not None:
+            raise typer.BadParameter("--server-key needs --keys beside it: both sides show who they are")
+        return None
+    from runtime.transport.keys import load_keys
+
+    return load_keys(keys, server_key)
 
 
 def import_optional(module: str) -> ModuleType:

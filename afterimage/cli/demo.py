@@ -1,10 +1,10 @@
-"""``afterimage demo``: train, then break every sensor live and show what the runtime makes of it."""
+"""``afterimage demo``: train, then break every sensor live and show what the runtime makes of it, or let the user."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,11 @@ from afterimage.cli.arguments import (
     write_json,
 )
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from afterimage.watching import PageOptions
+
 
 def demo(
     system: Annotated[
@@ -28,7 +33,19 @@ def demo(
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="Use this bundle instead of training.", exists=True)
     ] = None,
-    headless: Annotated[bool, typer.Option("--headless", help="No live view; a line per fault.")] = False,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="No script and no report: play until Ctrl-C, with a kill switch per sensor."
+        ),
+    ] = False,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="No live view and no page; a line per fault.")
+    ] = False,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Do not serve the live page.")] = False,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the page. Default: 8765, or a free one.", min=0, max=65535)
+    ] = None,
     json_file: JsonOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for bundle, engine and picture.")] = None,
     seed: SeedOption = 0,
@@ -38,11 +55,15 @@ def demo(
     """Train a model, play test recordings as four live sensors, break them one after the other, and report.
 
     Without --data the recorded packs are used if they are found ($AFTERIMAGE_DATA, ../shared/data), else the
-    synthetic rig, which needs nothing. Ends with a table, a picture and, on request, JSON.
+    synthetic rig, which needs nothing. Ends with a table, a picture and, on request, JSON. A live page shows it
+    meanwhile, in a browser if there is a display. With --live, a bundle (given, or of an earlier demo, or trained now)
+    plays until Ctrl-C, and the page has a switch that kills each sensor's process.
 
     Examples:
 
       afterimage demo
+
+      afterimage demo --live
 
       afterimage demo --headless --json report.json
 
@@ -50,17 +71,63 @@ def demo(
     """
     from rich.console import Console
 
-    import_optional("torch")
-    import_optional("matplotlib")
-    from afterimage.demo.run import DemoOptions, run_demo
-
     name = data_name(data, synthetic)
     out = out or Path("runs") / f"demo-{system}"
     to_stdout = json_file is not None and str(json_file) == "-"
     console = Console(stderr=to_stdout)
+    page = None if headless or no_page else _page_options(port, console)
+    if live:
+        earlier = out / "bundle"
+        bundle = bundle or (earlier if (earlier / "manifest.json").is_file() else None)
+        _play(system, name, data, bundle, out, seed, minutes, page, console)
+        return
+    import_optional("torch")
+    import_optional("matplotlib")
+    from afterimage.demo.run import DemoOptions, run_demo
+
     report = run_demo(
-        DemoOptions(system, name, data, bundle, out, seed, minutes, fault_seconds, headless), console
+        DemoOptions(system, name, data, bundle, out, seed, minutes, fault_seconds, headless, page), console
     )
     if json_file is not None:
         write_json(json_file, json.dumps(report, indent=1))
     console.print(f"picture: {out / 'report.png'}", highlight=False)
+
+
+def _page_options(port: int | None, console: Console) -> PageOptions | None:
+    """Where the page is served; None, saying why, where its extra is not installed: the demo needs no page."""
+    from afterimage.watching import PageOptions
+    from runtime.record.optional import MissingExtraError
+    from runtime.view.optional import load
+
+    try:
+        load("runtime.view.page")
+    except MissingExtraError as e:
+        console.print(f"no live page: {e}", highlight=False, markup=False)
+        return None
+    return PageOptions(port=port)
+
+
+def _play(
+    system: str,
+    data: Literal["recorded", "synthetic", "auto"],
+    data_dir: Path | None,
+    bundle: Path | None,
+    out: Path,
+    seed: int,
+    minutes: float,
+    page: PageOptions | None,
+    console: Console,
+) -> None:
+    """The live demo, after training where there is no bundle yet."""
+    from afterimage.demo.live import run_live
+    from runtime.sensors.sources import find_data_dir, open_source
+
+    source = open_source(data, data_dir)
+    if bundle is None:
+        import_optional("torch")
+        from trainers.training import train
+
+        console.print(f"training {system} for at most {minutes:g} minutes", highlight=False)
+        bundle = train(system, source, out, seed=seed, minutes=minutes)
+    folder = find_data_dir(data_dir) if source.name == "recorded" else None
+    run_live(bundle, source, folder, console, seed=seed, page=page)

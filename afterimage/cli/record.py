@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from afterimage.cli.arguments import RigOption
+from afterimage.cli.arguments import KeysOption, RigOption, ServerKeyOption, read_keys
 
 
 def record(
@@ -25,6 +25,8 @@ def record(
     seconds: Annotated[
         float | None, typer.Option(help="Stop after this long. Default: until Ctrl-C.")
     ] = None,
+    keys: KeysOption = None,
+    server_key: ServerKeyOption = None,
 ) -> None:
     """Record a node's frames, health and decisions to MCAP, which any MCAP reader opens.
 
@@ -64,7 +66,14 @@ def record(
             )
 
         writer = run(
-            loaded, path, stop, endpoint=endpoint, observations=observations, until_s=seconds, report=report
+            loaded,
+            path,
+            stop,
+            endpoint=endpoint,
+            observations=observations,
+            until_s=seconds,
+            report=report,
+            keys=read_keys(keys, server_key),
         )
     received, lost = sum(writer.received.values()), sum(writer.lost.values())
     typer.echo(f"{path}: {received} messages, {lost} lost", err=True)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from afterimage.cli.arguments import JsonOption, RigOption, write_json
+from afterimage.cli.arguments import JsonOption, KeysOption, RigOption, read_keys, write_json
 
 
 def run(
@@ -22,12 +22,16 @@ def run(
     ] = "",
     frames: Annotated[str | None, typer.Option(help="Endpoint that sensors connect to.")] = None,
     decisions: Annotated[str | None, typer.Option(help="Endpoint that clients connect to.")] = None,
+    control: Annotated[
+        str | None, typer.Option(help="Endpoint where sensors with clocks of their own ask for the time.")
+    ] = None,
     seconds: Annotated[
         float | None, typer.Option(help="Stop after this long. Default: until Ctrl-C.")
     ] = None,
     record: Annotated[
         Path | None, typer.Option(help="Record from the first message on to this MCAP file, not there yet.")
     ] = None,
+    keys: KeysOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Run the node of a rig: take frames in, watch every sensor's health, publish one fused decision per tick.
@@ -39,6 +43,8 @@ def run(
       afterimage run runs/svae/bundle --rig my-rig.yaml --compare hold,zero --json statistics.json
 
       afterimage run runs/svae/bundle --record session.mcap
+
+      afterimage run runs/svae/bundle --frames tcp://0.0.0.0:5555 --decisions tcp://0.0.0.0:5556 --keys robot
     """
     from contextlib import nullcontext
     from typing import cast, get_args
@@ -47,6 +53,7 @@ def run(
     from engines.session import open_session
     from runtime.node import Node
     from runtime.rig import FillPolicy, load_rig
+    from runtime.transport.control import default_control
     from runtime.transport.endpoints import Endpoints, default_endpoints
 
     policies = tuple(p for p in compare.split(",") if p)
@@ -56,14 +63,20 @@ def run(
         )
     loaded = load_rig(rig)
     default = default_endpoints(loaded.name)
-    endpoints = Endpoints(frames or default.frames, decisions or default.decisions)
+    endpoints = Endpoints(frames or default.frames, decisions or default.decisions, read_keys(keys, None))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with (
         open_session(engine) as session,
-        Node(loaded, session, endpoints, compare=cast("tuple[FillPolicy, ...]", policies)) as node,
-        recording(node, rig, record) if record is not None else nullcontext(),
+        Node(
+            loaded,
+            session,
+            endpoints,
+            control=control or default_control(loaded.name),
+            compare=cast("tuple[FillPolicy, ...]", policies),
+        ) as node,
+        recording(node, rig, record, keys) if record is not None else nullcontext(),
     ):
         typer.echo(
             f"rig {loaded.name}, bundle {session.bundle_hash} on {session.backend}: "

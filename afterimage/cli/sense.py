@@ -1,13 +1,18 @@
-"""``afterimage sense``: play sensors of a rig to a node, as separate processes."""
+"""``afterimage sense``: run the sensors of a rig, as separate processes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from afterimage.cli.arguments import DataOption, RigOption, SeedOption, SyntheticOption, data_name
+
+if TYPE_CHECKING:
+    from runtime.rig import Rig
+    from runtime.sensors.faults import FaultSchedule
+    from runtime.sensors.moments import Split
 
 
 def sense(
@@ -25,45 +30,109 @@ def sense(
     seconds: Annotated[
         float | None, typer.Option(help="Stop after this long. Default: until Ctrl-C.")
     ] = None,
+    restart: Annotated[bool, typer.Option(help="Start a sensor's process again when it dies.")] = True,
 ) -> None:
-    """Play recorded or synthetic sensors at their native rates, one process each, until Ctrl-C.
+    """Run the sensors of a rig, one process each, until Ctrl-C.
+
+    A rig whose sensors have a `source` reads real ones: cameras, microphones, LSL and more (docs/sensors.md). Any other
+    plays recorded or synthetic signals at their native rates; --data, --synthetic, --seed and --split are for those.
 
     Examples:
 
       afterimage sense
 
+      afterimage sense --rig my-rig.yaml
+
       afterimage sense --modality rgb --modality depth --faults faults.yaml
     """
-    import threading
-    from contextlib import suppress
-
     from runtime.rig import load_rig
     from runtime.sensors.faults import load_schedule
-    from runtime.sensors.moments import SPLITS, Split
-    from runtime.sensors.process import spawn_sensors
-    from runtime.sensors.sources import find_data_dir
-    from runtime.transport.endpoints import default_endpoints
+    from runtime.sensors.moments import SPLITS
 
     if split not in SPLITS:
         raise typer.BadParameter(f"split should be one of {', '.join(SPLITS)}, got {split!r}")
     loaded = load_rig(rig)
     asked = data_name(data, synthetic)
-    folder = None if asked == "synthetic" else find_data_dir(data)
+    schedule = load_schedule(faults) if faults else None
+    wanted = [loaded.sensor(m).modality for m in modality] if modality else list(loaded.modality_names)
+    if any(s.source is not None for s in loaded.sensors):
+        if asked != "auto":
+            raise typer.BadParameter(
+                f"--data and --synthetic are for rigs without sources; in rig {loaded.name!r} give them as options of "
+                "`source: {kind: synthetic}`"
+            )
+        _run(loaded, wanted, schedule, seconds, restart)
+    else:
+        folder = None if asked == "synthetic" else _data_dir(data)
+        _play(loaded, wanted, folder, cast("Split", split), seed, schedule, seconds)
+
+
+def _data_dir(data: Path | None) -> Path | None:
+    from runtime.sensors.sources import find_data_dir
+
+    return find_data_dir(data)
+
+
+def _run(
+    rig: Rig, modalities: list[str], faults: FaultSchedule | None, seconds: float | None, restart: bool
+) -> None:
+    """Read the sources of a rig, and start again what dies."""
+    import time
+    from contextlib import suppress
+
+    from runtime.sensors.supervisor import Supervisor
+    from runtime.transport.endpoints import default_endpoints
+
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    end = None if seconds is None else time.monotonic() + seconds
+    endpoint = default_endpoints(rig.name).frames
+    with Supervisor(
+        rig, endpoint, modalities=modalities, faults=faults, restart=restart, say=say
+    ) as supervisor:
+        say(f"sensing {', '.join(modalities)} for rig {rig.name}; Ctrl-C stops")
+        with suppress(KeyboardInterrupt):
+            while supervisor.look() and (end is None or time.monotonic() < end):
+                time.sleep(0.1)
+        counts = supervisor.stop()
+    for name, count in counts.items():
+        published = sum(p["published"] for p in count["processes"])
+        lost = sum(sum(p["lost"].values()) for p in count["processes"])
+        say(
+            f"{name}: published {published}, lost {lost} times, process started again {count['restarts']} times"
+        )
+
+
+def _play(
+    rig: Rig,
+    modalities: list[str],
+    folder: Path | None,
+    split: Split,
+    seed: int,
+    faults: FaultSchedule | None,
+    seconds: float | None,
+) -> None:
+    """Play recorded or synthetic signals on one beat."""
+    import threading
+    from contextlib import suppress
+
+    from runtime.sensors.process import spawn_sensors
+    from runtime.transport.endpoints import default_endpoints
+
     kind: Literal["recorded", "synthetic"] = "synthetic" if folder is None else "recorded"
     group = spawn_sensors(
-        [loaded.sensor(m).modality for m in modality] if modality else loaded.modality_names,
-        default_endpoints(loaded.name).frames,
+        modalities,
+        default_endpoints(rig.name).frames,
         data=kind,
         data_dir=folder,
-        split=cast(Split, split),
+        split=split,
         plan_seed=seed,
-        faults=load_schedule(faults) if faults else None,
+        faults=faults,
     )
     with group:
         group.start()
-        typer.echo(
-            f"playing {kind} {', '.join(group.modalities)} to rig {loaded.name}; Ctrl-C stops", err=True
-        )
+        typer.echo(f"playing {kind} {', '.join(group.modalities)} to rig {rig.name}; Ctrl-C stops", err=True)
         with suppress(KeyboardInterrupt):
             threading.Event().wait(seconds)
         counts = group.stop()

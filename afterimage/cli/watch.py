@@ -1,13 +1,20 @@
-"""``afterimage watch``: follow a node's decisions in the terminal."""
+"""``afterimage watch``: follow a node on a live page, or in the terminal."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import threading
+import time
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from afterimage.cli.arguments import RigOption
+from afterimage.cli.arguments import KeysOption, RigOption, ServerKeyOption, read_keys
+
+if TYPE_CHECKING:
+    from runtime.transport.keys import Keys
+
+_NOTHING_CAME = "afterimage: no decision came; is a node running? start one with `afterimage run`"
 
 
 def watch(
@@ -15,53 +22,101 @@ def watch(
     endpoint: Annotated[
         str | None, typer.Option(help="The node's decisions endpoint. Default: the rig's.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object per line instead of a live line.")
+    keys: KeysOption = None,
+    server_key: ServerKeyOption = None,
+    terminal: Annotated[
+        bool, typer.Option("--terminal", help="A live line in this terminal instead of the page.")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per line instead of the page.")
+    ] = False,
+    host: Annotated[
+        str, typer.Option(help="Address that the page listens on; beyond this machine it needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of the page; 0: any free one. Default: 8765, or a free one.", min=0, max=65535
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="Needed to read the page. Default: a random one beyond this machine, none on it.",
+            envvar="AFTERIMAGE_TOKEN",
+        ),
+    ] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
     seconds: Annotated[
         float | None, typer.Option(help="Stop after this long. Default: until Ctrl-C.")
     ] = None,
 ) -> None:
-    """Show each decision as it comes: label, probability, the state of every sensor, and what was imputed.
+    """Show what a node decides and what it decides from: every sensor beside its imputed twin, states, latencies.
 
-    Exit code 1 if nothing came.
+    Serves one page for browsers, with /metrics for Prometheus and /health. With --terminal or --json it writes each
+    decision to the terminal instead. Exit code 1 if no decision came.
 
     Examples:
 
       afterimage watch
 
+      afterimage watch --host 0.0.0.0 --port 8765 --no-browser
+
+      afterimage watch --terminal
+
       afterimage watch --json --seconds 5 > decisions.jsonl
     """
-    import time
+    own = read_keys(keys, server_key)
+    if terminal or as_json:
+        came = _watch_in_terminal(rig, endpoint, own, seconds, as_json=as_json)
+    else:
+        from afterimage.watching import PageOptions, serving_page
+        from runtime.client import Client
+
+        client = Client(rig, ("fused", "health", "statistics"), endpoint=endpoint, keys=own)
+        options = PageOptions(host, port, token, browser=not no_browser)
+        with serving_page(
+            client, options, lambda line: typer.echo(f"{line} (Ctrl-C ends it)", err=True)
+        ) as feed:
+            threading.Event().wait(seconds)
+            came = feed.decisions
+    if not came:
+        typer.echo(_NOTHING_CAME, err=True)
+        raise typer.Exit(1)
+
+
+def _watch_in_terminal(
+    rig: str, endpoint: str | None, keys: Keys | None, seconds: float | None, *, as_json: bool
+) -> int:
+    """Write what comes; how many messages came."""
     from dataclasses import asdict
 
     from rich.console import Console
     from rich.live import Live
 
     from runtime.client import Client
-    from runtime.wire import Decision
+    from runtime.wire import Decision, HealthEvent
 
     until = float("inf") if seconds is None else time.monotonic() + seconds
     console = Console()
     seen, drawn_s = 0, 0.0
-    with Client(rig, endpoint=endpoint) as client, Live(console=console, auto_refresh=False) as live:
+    with (
+        Client(rig, endpoint=endpoint, keys=keys) as client,
+        Live(console=console, auto_refresh=False) as live,
+    ):
         while (left := until - time.monotonic()) > 0:
             message = client.receive(timeout_s=min(left, 1.0))
-            if message is None:
+            if not isinstance(message, (Decision, HealthEvent)):
                 continue
             seen += 1
             if as_json:
                 typer.echo(json.dumps({"type": type(message).__name__.lower()} | asdict(message)))
-            elif not isinstance(message, Decision):
+            elif isinstance(message, HealthEvent):
                 console.print(f"{message.modality}: {message.previous} -> {message.state} ({message.reason})")
             elif time.monotonic() - drawn_s > 0.1:
                 live.update(_line(message), refresh=True)
                 drawn_s = time.monotonic()
-    if not seen:
-        typer.echo(
-            "afterimage: no decision came; is a node running? start one with `afterimage run`", err=True
-        )
-        raise typer.Exit(1)
+    return seen
 
 
 def _line(decision: object) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
+from afterimage.demo.live import Playing
+from afterimage.demo.node_process import NodeError, NodeProcess
 from afterimage.demo.recording import LiveRecording
 from afterimage.demo.view import LiveState, render
+from afterimage.watching import PageOptions, serving_page
 from engines.bundle import Manifest
 from runtime.client import Client
 from runtime.rig import Rig
@@ -28,13 +28,11 @@ from runtime.sensors.process import spawn_sensors
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision
 
+__all__ = ["LiveRun", "NodeError", "demo_schedule", "play_live"]
+
 _SETTLE_S = 4.5
 """Seconds of healthy play before the first fault: the longest window fills and the first decisions settle."""
 _REDRAW_S = 0.15
-
-
-class NodeError(Exception):
-    """The node process did not start or died; the message holds its last words."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,7 @@ def play_live(
     seed: int,
     console: Console,
     animate: bool,
+    page: PageOptions | None = None,
 ) -> LiveRun:
     """Run node and sensors as processes, through the whole schedule, and keep what the node publishes.
 
@@ -87,6 +86,7 @@ def play_live(
         seed: of the order of moments.
         console: where the view goes.
         animate: draw the live view; otherwise a line per fault.
+        page: where to serve the live page; None for no page.
 
     Raises:
         NodeError: the node did not start or died.
@@ -94,9 +94,7 @@ def play_live(
     """
     with tempfile.TemporaryDirectory(prefix="afterimage-demo-") as folder:
         endpoints = Endpoints(f"ipc://{folder}/frames", f"ipc://{folder}/decisions")
-        statistics_file = Path(folder) / "statistics.json"
-        node = _start_node(engine, rig, endpoints, statistics_file, Path(folder) / "node.log")
-        try:
+        with NodeProcess(engine, rig, endpoints, Path(folder), compare=("hold", "zero")) as node:
             with (
                 Client(
                     rig, ("fused", "health", "imputed/"), endpoint=endpoints.decisions, queue=2048
@@ -123,40 +121,24 @@ def play_live(
                     schedule=schedule,
                 )
                 end_s = schedule.faults[-1].end_s + _SETTLE_S
-                _follow(client, recording, end_s, console, animate, lambda: _check(node, folder))
+                with _page(page, recording, endpoints, rig, console) if page is not None else nullcontext():
+                    _follow(client, recording, end_s, console, animate, node.check)
                 counts = sensors.stop()
-            node.send_signal(signal.SIGTERM)
-            node.wait(10)
-            statistics = json.loads(statistics_file.read_text())
-        finally:
-            if node.poll() is None:
-                node.kill()
-                node.wait()
+            statistics = node.stop()
     return LiveRun(recording, statistics, counts, (_SETTLE_S, end_s))
 
 
-def _start_node(
-    engine: Path, rig: Rig, endpoints: Endpoints, statistics: Path, log: Path
-) -> subprocess.Popen[bytes]:
-    """The node as users run it; waits until it is bound."""
-    command = [
-        sys.executable, "-m", "afterimage", "run", str(engine), "--rig", rig.name, "--compare", "hold,zero",
-        "--frames", endpoints.frames, "--decisions", endpoints.decisions, "--json", str(statistics),
-    ]  # fmt: skip
-    with log.open("wb") as sink:
-        node = subprocess.Popen(command, stdout=sink, stderr=sink, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while "decisions ipc" not in log.read_text():
-        if node.poll() is not None or time.monotonic() > deadline:
-            node.kill()
-            raise NodeError(f"the node did not start: {log.read_text()[-2000:].strip() or 'it said nothing'}")
-        time.sleep(0.05)
-    return node
+def _page(
+    options: PageOptions, recording: LiveRecording, endpoints: Endpoints, rig: Rig, console: Console
+) -> AbstractContextManager[object]:
+    """The live page beside the scripted run; without switches, because the run is scored."""
 
+    def fault(time_s: float) -> str:
+        return recording.fault_at(time_s) if recording.is_broken(time_s) else ""
 
-def _check(node: subprocess.Popen[bytes], folder: str) -> None:
-    if node.poll() is not None:
-        raise NodeError(f"the node died: {(Path(folder) / 'node.log').read_text()[-2000:].strip()}")
+    playing = Playing(recording.classes, recording.plan, recording.start_ns, fault)
+    client = Client(rig, ("fused", "health", "statistics"), endpoint=endpoints.decisions)
+    return serving_page(client, options, console.print, commentary=playing)
 
 
 def _follow(

@@ -130,6 +130,10 @@ class LiveRecording:
             FaultInterval(m, f.kind, f.start_s, f.end_s) for f in self.schedule.faults for m in f.modalities
         ]
 
+    def is_broken(self, time_s: float) -> bool:
+        """Whether a fault of the schedule is active."""
+        return any(f.start_s < time_s <= f.end_s for f in self.schedule.faults)
+
     def fault_at(self, time_s: float) -> str:
         """What is broken now, in words."""
         active = [

@@ -14,6 +14,7 @@ from rich.console import Console
 from afterimage.demo.play import LiveRun, demo_schedule, play_live
 from afterimage.demo.report import accuracy_table, json_ready, live_report, summary_table
 from afterimage.demo.timeline import draw_timeline
+from afterimage.watching import PageOptions
 from engines.compile import compile_bundle
 from engines.session import Session, open_session
 from engines.targets import load_target
@@ -34,6 +35,7 @@ class DemoOptions:
     minutes: float
     fault_s: float
     headless: bool
+    page: PageOptions | None = None
 
 
 @dataclass
@@ -115,6 +117,7 @@ def _live(
             seed=options.seed,
             console=watch.console,
             animate=not options.headless and watch.console.is_terminal,
+            page=options.page,
         )
 
 

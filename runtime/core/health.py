@@ -30,6 +30,8 @@ class State(StrEnum):
     """The same data again and again."""
     CORRUPT = "corrupt"
     """Data that a content check refuses."""
+    BAD_CLOCK = "bad_clock"
+    """Data whose time cannot be told: impossible stamps, or an offset too uncertain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class HealthMonitor:
         self._content: tuple[str, str] | None = None
         self._engine: str | None = None
         self._refusal: tuple[int, str] | None = None
+        self._clock: tuple[str, str] | None = None
         self._evidence_ns: int | None = None
         self._trusted = False
         self._fault_ns: int | None = None
@@ -133,6 +136,7 @@ class HealthMonitor:
         """Fact: an acceptable message arrived; ``identical`` to the one before it or not."""
         self._arrival_ns = now_ns
         self._age_ns = now_ns - captured_ns
+        self._clock = None
         self._identical = self._identical + 1 if identical else 1
         spoiled = self.is_frozen or self._age_ns > self.limits.late_ns
         self._good = 0 if spoiled else self._good + 1
@@ -142,6 +146,12 @@ class HealthMonitor:
         self._arrival_ns = now_ns
         self._good = 0
         self._content = ("not_finite", detail)
+
+    def bad_clock(self, now_ns: int, reason: str, detail: str) -> None:
+        """Fact: a message came whose time cannot be told; holds until a message with a possible stamp comes."""
+        self._arrival_ns = now_ns
+        self._good = 0
+        self._clock = (reason, detail)
 
     def refused(self, now_ns: int, detail: str) -> None:
         """Fact: a message of this modality was refused for its form; that is not a sign of life."""
@@ -206,6 +216,8 @@ class HealthMonitor:
             return self._silent(now_ns, "silence", f"no message for {_seconds(silence_ns)}")
         if self.is_frozen:
             return _Verdict(State.FROZEN, "identical", f"{self._identical} identical messages")
+        if self._clock is not None:
+            return _Verdict(State.BAD_CLOCK, *self._clock)
         if self._content is not None:
             return _Verdict(State.CORRUPT, *self._content)
         if self._engine is not None:

@@ -17,6 +17,8 @@ class Place(Enum):
     """A lower number but a newer capture: the sensor began to count again."""
     DUPLICATE = "duplicate"
     OUT_OF_ORDER = "out_of_order"
+    BACKWARD = "backward"
+    """A later number but an older capture: its clock was set back."""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,8 @@ class StreamOrder:
         if self.sequence < 0:
             return Place.FIRST
         if capture_ns <= self.capture_ns:
+            if sequence > self.sequence:
+                return Place.BACKWARD
             return Place.DUPLICATE if sequence == self.sequence else Place.OUT_OF_ORDER
         if sequence <= self.sequence:
             return Place.RESTART

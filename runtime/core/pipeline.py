@@ -290,9 +290,9 @@ class Pipeline:
 
         Returns:
             ``received``, ``used``, ``pending``, ``dropped`` {reason: n}, ``unaccounted``, ``lost``, ``restarts``,
-            ``windows`` {encoded, superseded, corrupt}, ``ticks`` {published, missed} in all; ``modalities`` the
-            same per modality without ticks; ``unattributed`` the messages that belong to none. See
-            :mod:`runtime.core.accounting` for the words.
+            ``clock_reanchored``, ``windows`` {encoded, superseded, corrupt}, ``ticks`` {published, missed} in all;
+            ``modalities`` the same per modality without ticks; ``unattributed`` the messages that belong to none.
+            See :mod:`runtime.core.accounting` for the words.
         """
         modalities = {name: _stream_counters(s) for name, s in self._streams.items()}
         nowhere = _ledger_counters(self._unattributed)
@@ -340,6 +340,7 @@ def _stream_counters(stream: ModalityStream) -> dict[str, Any]:
     return _ledger_counters(stream.ledger) | {
         "lost": stream.order.lost,
         "restarts": stream.order.restarts,
+        "clock_reanchored": stream.clock_guard.reanchored,
         "windows": dict(stream.windows),
     }
 

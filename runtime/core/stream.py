@@ -12,6 +12,7 @@ from engines.bundle import ModalitySpec
 from runtime.core import quality
 from runtime.core.accounting import Ledger
 from runtime.core.clock import NANOSECONDS, ahead_of, nanoseconds, node_time
+from runtime.core.clock_guard import ClockGuard
 from runtime.core.health import HealthLimits, HealthMonitor
 from runtime.core.order import Place, StreamOrder
 from runtime.core.windows import WindowBuffer
@@ -70,9 +71,12 @@ class ModalityStream:
         self.windows = {"encoded": 0, "superseded": 0, Reason.CORRUPT.value: 0}
         self._thresholds = thresholds
         self._tolerance_ns = nanoseconds(policy.future_tolerance_s)
+        self._certain_ns = nanoseconds(policy.clock_uncertainty_s)
+        period_ns = nanoseconds(sensor.period_s)
+        self.clock_guard = ClockGuard(policy.recover_frames, limits.late_ns, period_ns)
         self._dtype = np.dtype(spec.dtype)
         # A stamp may jitter by this before the time between two messages counts as samples that never came.
-        self._jitter_ns = 2 * nanoseconds(sensor.period_s)
+        self._jitter_ns = 2 * period_ns
         self._content = b""
 
     def receive(self, frame: Frame, now_ns: int) -> None:
@@ -81,10 +85,8 @@ class ModalityStream:
         Raises:
             WireError: refused; nothing but counters and health has changed.
         """
-        captured_ns = node_time(frame.capture_ns, frame.clock)
         self._refuse_form(frame)
-        self._refuse_time(frame, captured_ns, now_ns)
-        place = self.order.place(frame.sequence, captured_ns)
+        captured_ns, place = self._placed(frame, now_ns)
         if place is Place.DUPLICATE:
             raise WireError(
                 Reason.DUPLICATE, f"a sequence after {self.order.sequence}", f"{frame.sequence} again"
@@ -136,26 +138,61 @@ class ModalityStream:
         if frame.unit != spec.unit:
             raise WireError(Reason.WRONG_UNIT, f"unit {spec.unit!r}", frame.unit)
 
-    def _refuse_time(self, frame: Frame, captured_ns: int, now_ns: int) -> None:
-        ahead_ns = ahead_of(now_ns, captured_ns, self._tolerance_ns, frame.clock)
-        if ahead_ns:
-            raise WireError(
+    def _placed(self, frame: Frame, now_ns: int) -> tuple[int, Place]:
+        """Capture time on the node's clock and place in the stream, of a message whose stamp is possible.
+
+        Raises:
+            WireError: it is not, and the clock is not one to follow (:class:`~runtime.core.clock_guard.ClockGuard`).
+        """
+        captured_ns = node_time(frame.capture_ns, frame.clock) + self.clock_guard.correction_ns
+        fault = self._clock_fault(frame, captured_ns, now_ns)
+        if fault is None:
+            return captured_ns, self.order.place(frame.sequence, captured_ns)
+        followed = self.clock_guard.refused(frame.sequence, captured_ns, now_ns)
+        # One wrong stamp among good ones costs its message; a second in a row is a fault of the clock.
+        if followed or self.clock_guard.suspects > 1:
+            self.health.bad_clock(now_ns, fault.reason.value, str(fault))
+        if not followed:
+            raise fault
+        captured_ns = node_time(frame.capture_ns, frame.clock) + self.clock_guard.correction_ns
+        fault = self._clock_fault(frame, captured_ns, now_ns)
+        if fault is not None and fault.reason is Reason.FUTURE:
+            raise fault
+        return captured_ns, Place.RESTART
+
+    def _clock_fault(self, frame: Frame, captured_ns: int, now_ns: int) -> WireError | None:
+        """What proves a stamp wrong, if anything does."""
+        if ahead_of(now_ns, captured_ns, self._tolerance_ns, frame.clock):
+            return WireError(
                 Reason.FUTURE,
                 f"captured at most {self._tolerance_ns / NANOSECONDS} s after now",
                 f"{(captured_ns - now_ns) / NANOSECONDS:.6f} s after now on clock {frame.clock.id!r}",
             )
+        if self.order.place(frame.sequence, captured_ns) is Place.BACKWARD:
+            return WireError(
+                Reason.BACKWARD,
+                f"captured after message {self.order.sequence}",
+                f"message {frame.sequence} captured {(self.order.capture_ns - captured_ns) / NANOSECONDS:.6f} s before "
+                f"it on clock {frame.clock.id!r}",
+            )
+        return None
 
     def _accept(self, frame: Frame, captured_ns: int, now_ns: int, place: Place) -> None:
         samples = frame.samples
         if self._breaks(place, captured_ns, len(samples)):
             self._restart(Reason.BROKEN_WINDOW)
         self.order.accept(place, frame.sequence, captured_ns)
+        self.clock_guard.accepted(captured_ns, now_ns)
         content = samples.tobytes()
         # A stretch of constant samples (digital silence, a flat electrode) repeats itself without being frozen: the
         # content checks judge those. An image is never "constant in time" within one message.
         identical = content == self._content and (self.buffer.is_image or bool((samples != samples[0]).any()))
         self._content = content
         self.health.message(now_ns, captured_ns, identical=identical)
+        if frame.clock.uncertainty_ns > self._certain_ns:
+            self.health.bad_clock(
+                now_ns, "uncertain", f"offset known to {frame.clock.uncertainty_ns / NANOSECONDS:.3f} s"
+            )
         if self.health.is_frozen:
             self._restart(Reason.FROZEN)
             self.ledger.drop(Reason.FROZEN)

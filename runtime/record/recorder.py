@@ -10,6 +10,7 @@ from pathlib import Path
 from runtime.record.writer import RecordingWriter
 from runtime.rig import Rig
 from runtime.transport.endpoints import default_endpoints
+from runtime.transport.keys import Keys
 from runtime.transport.sockets import DecisionReceiver
 from runtime.wire import BEST_PREFIX, FUSED, HEALTH, IMPUTED_PREFIX, JOURNAL_PREFIX
 
@@ -28,6 +29,7 @@ def record(
     observations: bool = False,
     until_s: float | None = None,
     report: Callable[[RecordingWriter], None] | None = None,
+    keys: Keys | None = None,
 ) -> RecordingWriter:
     """Record a node until told to stop: its inputs (the frames above all), decisions and health.
 
@@ -39,6 +41,7 @@ def record(
         observations: also what the node imputes; it then decodes in every tick.
         until_s: ends it after this long.
         report: called about once a second.
+        keys: own pair and the node's public key; needed for a node on another machine.
 
     Returns:
         The writer, closed, with its counts.
@@ -53,7 +56,7 @@ def record(
     with (
         RecordingWriter(path) as writer,
         DecisionReceiver(
-            endpoint or default_endpoints(rig.name).decisions, topics, high_water_mark=_QUEUE
+            endpoint or default_endpoints(rig.name).decisions, topics, keys=keys, high_water_mark=_QUEUE
         ) as node,
     ):
         began_s = counted_s = time.monotonic()

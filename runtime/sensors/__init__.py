@@ -1,1 +1,1 @@
-"""Sensors: sources of signals, playing them live, spoiling them on purpose, and publishing them."""
+"""Sensors: reading devices, files and streams, playing recorded signals live, spoiling them on purpose, publishing."""

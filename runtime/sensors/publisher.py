@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from runtime.rig import Rig, load_rig
 from runtime.transport.endpoints import default_endpoints
+from runtime.transport.keys import Keys
 from runtime.transport.sockets import FrameSender
 from runtime.wire import Clock, encode_frame
 
@@ -44,6 +45,7 @@ class Sensor:
         endpoint: str | None = None,
         first_sequence: int = 0,
         clock: Clock | None = None,
+        keys: Keys | None = None,
     ) -> None:
         """Connect to the node of a rig.
 
@@ -54,26 +56,30 @@ class Sensor:
             first_sequence: number of the first message.
             clock: clock of the capture times given to :meth:`publish`; this machine's CLOCK_MONOTONIC if
                 not given.
+            keys: own pair and the node's public key; needed for a node on another machine.
 
         Raises:
             RigError: no such rig or modality.
-            EndpointError: an endpoint that is not allowed.
+            EndpointError: an endpoint that is not allowed, or keys that cannot be used.
         """
         self.rig = rig if isinstance(rig, Rig) else load_rig(rig)
         self.spec = self.rig.sensor(modality)
         self.sequence = first_sequence
         self._clock = clock or Clock()
         self._dtype = np.dtype(self.spec.dtype)
-        self._sender = FrameSender(endpoint or default_endpoints(self.rig.name).frames)
+        self._sender = FrameSender(endpoint or default_endpoints(self.rig.name).frames, keys=keys)
 
-    def publish(self, samples: npt.NDArray[Any], capture_ns: int | None = None) -> int:
+    def publish(
+        self, samples: npt.NDArray[Any], capture_ns: int | None = None, clock: Clock | None = None
+    ) -> int:
         """Publish one message.
 
         Args:
             samples: (n, *sample_shape) in the rig's dtype and unit, time first; for images one frame
                 without the
                 leading axis is taken as well.
-            capture_ns: when the newest sample was captured, on the sensor's clock; now if not given.
+            capture_ns: when the newest sample was captured, on ``clock``; now if not given.
+            clock: of this message's capture time; the sensor's if not given.
 
         Returns:
             The message's sequence number.
@@ -102,7 +108,7 @@ class Sensor:
                 samples,
                 capture_ns=captured,
                 unit=self.spec.unit,
-                clock=self._clock,
+                clock=clock or self._clock,
             )
         )
         self.sequence = number + 1

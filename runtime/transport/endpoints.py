@@ -1,7 +1,7 @@
 """Endpoints: where a node listens for frames and publishes decisions, and what addresses are allowed.
 
-By default both are ipc sockets in a directory that only the user can enter. A TCP endpoint must be on the
-loopback interface: anything that reaches further would need authentication, which this build does not have.
+By default both are ipc sockets in a directory that only the user can enter. A TCP endpoint without keys must be on the
+loopback interface; with CURVE keys (:mod:`runtime.transport.keys`) it may be on any.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.transport.keys import Keys
 
 MAX_IPC_PATH = 107
 """Longest path of a Unix socket on Linux: sun_path holds 108 bytes with the closing zero."""
@@ -26,25 +30,29 @@ class EndpointError(Exception):
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The two addresses of a node: sensors connect to ``frames``, readers to ``decisions``."""
+    """The two addresses of a node: sensors connect to ``frames``, readers to ``decisions``.
+
+    With ``keys``, those on TCP admit only the keys of the allow-list; ipc is guarded by its directory.
+    """
 
     frames: str
     decisions: str
+    keys: Keys | None = None
 
     def __post_init__(self) -> None:
         """Refuse addresses that are not allowed; see :func:`check_endpoint`."""
-        check_endpoint(self.frames)
-        check_endpoint(self.decisions)
+        check_endpoint(self.frames, self.keys)
+        check_endpoint(self.decisions, self.keys)
         if self.frames == self.decisions:
             raise EndpointError(f"frames and decisions need two endpoints, both are {self.frames!r}")
 
 
-def check_endpoint(endpoint: str) -> None:
-    """Refuse an endpoint that is neither ipc nor loopback TCP.
+def check_endpoint(endpoint: str, keys: Keys | None = None) -> None:
+    """Refuse an endpoint that is neither ipc nor TCP, and without keys one that is not on this machine.
 
     Raises:
         EndpointError: another transport, a malformed address, a path too long, or an address beyond this
-            machine.
+            machine without keys.
     """
     if endpoint.startswith("ipc://"):
         path = endpoint.removeprefix("ipc://")
@@ -61,12 +69,21 @@ def check_endpoint(endpoint: str) -> None:
         raise EndpointError(f"endpoint {endpoint!r}: expected ipc:///path or tcp://127.0.0.1:PORT")
     if not 0 < int(match["port"]) < 65536:
         raise EndpointError(f"endpoint {endpoint!r}: expected a port from 1 to 65535, got {match['port']}")
-    if not _is_loopback(match["host"].strip("[]")):
+    if keys is None and not _is_loopback(match["host"].strip("[]")):
         raise EndpointError(
-            f"endpoint {endpoint!r}: {match['host']} is not a loopback address; frames and decisions stay on "
-            "this machine, because an address beyond it needs CURVE keys, which this version does not have. "
-            "Use ipc:// or tcp://127.0.0.1:PORT (an SSH tunnel reaches further)"
+            f"endpoint {endpoint!r}: {match['host']} is not a loopback address, and beyond this machine CURVE keys "
+            "are needed: make them with `afterimage keys new NAME` and give --keys (docs/security.md), "
+            "or use ipc:// or tcp://127.0.0.1:PORT"
         )
+    if match["host"] == "*":
+        raise EndpointError(
+            f"endpoint {endpoint!r}: name an address of this machine, or tcp://0.0.0.0:PORT for all"
+        )
+
+
+def is_tcp(endpoint: str) -> bool:
+    """Whether an endpoint is on TCP, where keys apply."""
+    return endpoint.startswith("tcp://")
 
 
 def _is_loopback(host: str) -> bool:

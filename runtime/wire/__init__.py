@@ -4,9 +4,10 @@ Every message has three parts: ``[topic][header][payload]``. The topic is ASCII,
 raw little-endian array bytes (empty where a message carries none). Nothing here opens a socket: encoders return
 the parts to send, decoders take the parts that came. ``docs/protocol.md`` says the same for other languages.
 
-Frames come in (:class:`Frame`, :func:`encode_frame`, :func:`decode_frame`); decisions, health events and
-observations go out (:class:`Decision`, :class:`HealthEvent`, :class:`Observation`, :func:`encode_output`,
-:func:`decode_output`). What the node was told, in order, goes out as its journal (:class:`JournalEntry`).
+Frames come in (:class:`Frame`, :func:`encode_frame`, :func:`decode_frame`); decisions, health events,
+observations and statistics go out (:class:`Decision`, :class:`HealthEvent`, :class:`Observation`,
+:class:`Statistics`, :func:`encode_output`, :func:`decode_output`). What the node was told, in order, goes out as its
+journal (:class:`JournalEntry`).
 """
 
 from runtime.wire.checks import PROTOCOL_VERSION, Limits, Reason, WireError
@@ -19,6 +20,7 @@ from runtime.wire.outputs import (
     ModalityReport,
     Observation,
     Output,
+    Statistics,
     decode_output,
     encode_output,
 )
@@ -28,6 +30,7 @@ from runtime.wire.topics import (
     FUSED,
     HEALTH,
     IMPUTED_PREFIX,
+    STATISTICS,
     best_topic,
     frame_topic,
     imputed_topic,
@@ -41,6 +44,7 @@ __all__ = [
     "IMPUTED_PREFIX",
     "JOURNAL_PREFIX",
     "PROTOCOL_VERSION",
+    "STATISTICS",
     "Alternative",
     "Clock",
     "Decision",
@@ -52,6 +56,7 @@ __all__ = [
     "Observation",
     "Output",
     "Reason",
+    "Statistics",
     "WireError",
     "best_topic",
     "decode_entry",

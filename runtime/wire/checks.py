@@ -50,6 +50,8 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     OUT_OF_ORDER = "out_of_order"
     """Older than what was already accepted of this modality."""
+    BACKWARD = "backward"
+    """Numbered later than what was accepted, but captured earlier: the sensor's clock was set back."""
 
     SUPERSEDED = "superseded"
     """A newer window was taken before this message was in one (latest wins)."""

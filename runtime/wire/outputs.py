@@ -1,4 +1,4 @@
-"""Outputs: what the node publishes: decisions, health events, observations."""
+"""Outputs: what the node publishes: decisions, health events, observations, its statistics."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ from runtime.wire.checks import (
     three_parts,
     unpack_map,
 )
-from runtime.wire.topics import BEST_PREFIX, FUSED, HEALTH, IMPUTED_PREFIX, best_topic, imputed_topic
+from runtime.wire.topics import (
+    BEST_PREFIX,
+    FUSED,
+    HEALTH,
+    IMPUTED_PREFIX,
+    STATISTICS,
+    best_topic,
+    imputed_topic,
+)
 
 _OUTPUT_LIMITS = Limits(header_bytes=64 * 1024)
 
@@ -148,7 +156,24 @@ class Observation:
     values: npt.NDArray[np.float32]
 
 
-Output = Decision | HealthEvent | Observation
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the node counted and how long its stages took, since it was started (topic ``statistics``).
+
+    Attributes:
+        rig: name of the rig.
+        bundle: hash of the model's manifest.
+        at_ns: when it was counted, node clock.
+        values: as of :meth:`runtime.node.Node.statistics`: plain maps of numbers and words, ready for JSON.
+    """
+
+    rig: str
+    bundle: str
+    at_ns: int
+    values: dict[str, Any]
+
+
+Output = Decision | HealthEvent | Observation | Statistics
 
 
 def encode_output(message: Output) -> list[BytesLike]:
@@ -159,6 +184,10 @@ def encode_output(message: Output) -> list[BytesLike]:
         header: dict[str, Any] = {"version": PROTOCOL_VERSION}
         header |= {name: getattr(message, name) for name in HealthEvent.__slots__}
         return [HEALTH, msgpack.packb(header), b""]
+    if isinstance(message, Statistics):
+        header = {"version": PROTOCOL_VERSION, "rig": message.rig, "bundle": message.bundle}
+        header |= {"at_ns": message.at_ns, "values": message.values}
+        return [STATISTICS, msgpack.packb(header), b""]
     values = np.ascontiguousarray(message.values, dtype="<f4")
     header = {"version": PROTOCOL_VERSION}
     header |= {name: getattr(message, name) for name in Observation.__slots__ if name != "values"}
@@ -179,10 +208,12 @@ def decode_output(parts: Sequence[Any], limits: Limits = _OUTPUT_LIMITS) -> Outp
             Reason.OVERSIZED, f"a payload of at most {limits.payload_bytes} bytes", f"{payload.nbytes} bytes"
         )
     name = bytes(topic[:512])
-    known = name in (FUSED, HEALTH) or name.startswith((IMPUTED_PREFIX, BEST_PREFIX))
+    known = name in (FUSED, HEALTH, STATISTICS) or name.startswith((IMPUTED_PREFIX, BEST_PREFIX))
     if not known:
         raise WireError(
-            Reason.BAD_TOPIC, "fused, health, imputed/<modality> or best/<modality>", shorten(name)
+            Reason.BAD_TOPIC,
+            "fused, health, statistics, imputed/<modality> or best/<modality>",
+            shorten(name),
         )
     header = unpack_map(head, limits.header_bytes)
     take_version(header)
@@ -190,6 +221,8 @@ def decode_output(parts: Sequence[Any], limits: Limits = _OUTPUT_LIMITS) -> Outp
         return _read_decision(header)
     if name == HEALTH:
         return _read_event(header)
+    if name == STATISTICS:
+        return _read_statistics(header)
     return _read_observation(name, header, payload)
 
 
@@ -270,6 +303,15 @@ def _read_event(header: Mapping[str, Any]) -> HealthEvent:
         state=take_str(header, "state"),
         reason=take_str(header, "reason"),
         detail=take_str(header, "detail", 1024),
+    )
+
+
+def _read_statistics(header: Mapping[str, Any]) -> Statistics:
+    return Statistics(
+        rig=take_str(header, "rig"),
+        bundle=take_str(header, "bundle"),
+        at_ns=take_int(header, "at_ns"),
+        values=dict(take_map(header, "values")),
     )
 
 

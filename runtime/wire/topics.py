@@ -14,6 +14,8 @@ HEALTH = b"health"
 IMPUTED_PREFIX = b"imputed/"
 """``imputed/<modality>``: an :class:`~runtime.wire.Observation` per tick while there is time for it, made by the model
 from the *other* live modalities, so it can be held against the measurement."""
+STATISTICS = b"statistics"
+"""One :class:`~runtime.wire.Statistics` per second, while somebody subscribes."""
 BEST_PREFIX = b"best/"
 """``best/<modality>``: an :class:`~runtime.wire.Observation` per tick, measured while live, imputed while not."""
 

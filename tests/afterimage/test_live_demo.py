@@ -1,12 +1,16 @@
 """The live part of the demo for real: node and sensor processes over ZeroMQ, on the synthetic rig, one fault."""
 
+import io
 import json
+import re
+from importlib.util import find_spec
 
 import pytest
 from rich.console import Console
 
 from afterimage.demo.play import demo_schedule, play_live
 from afterimage.demo.report import json_ready, live_report
+from afterimage.watching import PageOptions
 from engines.session import open_session
 from runtime.sensors.faults import Fault, FaultSchedule
 from runtime.sensors.sources import open_source
@@ -30,6 +34,7 @@ def test_the_schedule_leaves_every_window_time_to_fill_again(tiny_bundle, source
 
 def test_a_silenced_camera_is_noticed_imputed_and_taken_back_live(tiny_bundle, source):
     schedule = FaultSchedule(faults=(Fault(kind="silence", modalities=("rgb",), start_s=4.5, end_s=6.0),))
+    said, has_page = io.StringIO(), find_spec("uvicorn") is not None
     with open_session(tiny_bundle) as session:
         manifest = session.manifest
         run = play_live(
@@ -40,8 +45,9 @@ def test_a_silenced_camera_is_noticed_imputed_and_taken_back_live(tiny_bundle, s
             None,
             schedule,
             seed=0,
-            console=Console(quiet=True),
+            console=Console(file=said),
             animate=False,
+            page=PageOptions(port=0, browser=False) if has_page else None,
         )
         report = live_report(run.recording, source.rig, manifest, run.span_s)
         examples = run.recording.examples(session, source)
@@ -57,3 +63,4 @@ def test_a_silenced_camera_is_noticed_imputed_and_taken_back_live(tiny_bundle, s
     assert pictures["rgb"].imputed.shape == pictures["rgb"].measured.shape == (64, 64, 3)
     assert "rgb" not in pictures["rgb"].given
     json.dumps(json_ready(report), allow_nan=False)
+    assert bool(re.search(r"live page: http://127\.0\.0\.1:\d+/", said.getvalue())) == has_page

@@ -3,10 +3,11 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from curve_peers import free_endpoint, until
 
 from runtime.transport.endpoints import (
     EndpointError,
@@ -29,15 +30,6 @@ def folder() -> Iterator[Path]:
     # Not tmp_path: its length would not fit into the address of a Unix socket.
     with tempfile.TemporaryDirectory(prefix="ai-") as name:
         yield Path(name)
-
-
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 GREETING = b"greeting"
@@ -143,7 +135,7 @@ def test_messages_arrive_whole_and_in_order(folder: Path) -> None:
 
 
 def test_loopback_tcp_works_as_well() -> None:
-    with FrameReceiver("tcp://127.0.0.1:47611") as receiver, connect(receiver) as sender:
+    with FrameReceiver(free_endpoint()) as receiver, connect(receiver) as sender:
         sender.send([b"topic", b"header", b"payload"])
         assert drain(receiver, 1) == [[b"topic", b"header", b"payload"]]
 
@@ -192,10 +184,10 @@ def test_a_second_node_on_the_same_address_is_refused_and_the_first_goes_on(fold
 
 def test_a_second_node_on_the_same_port_is_refused() -> None:
     with (
-        FrameReceiver("tcp://127.0.0.1:47612"),
+        FrameReceiver(free_endpoint()) as receiver,
         pytest.raises(EndpointError, match=r"cannot listen there: Address already in use"),
     ):
-        FrameReceiver("tcp://127.0.0.1:47612")
+        FrameReceiver(receiver.endpoint)
 
 
 def test_a_sensor_finds_a_node_that_comes_back(folder: Path) -> None:

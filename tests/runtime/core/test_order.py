@@ -14,7 +14,7 @@ from runtime.wire import Clock
         (9, 110, Place.AFTER_LOSS),
         (5, 100, Place.DUPLICATE),
         (4, 90, Place.OUT_OF_ORDER),
-        (6, 100, Place.OUT_OF_ORDER),
+        (6, 100, Place.BACKWARD),
         (0, 110, Place.RESTART),
         (5, 110, Place.RESTART),
     ],

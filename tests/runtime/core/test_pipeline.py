@@ -222,12 +222,17 @@ def test_a_refusal_is_counted_with_expected_and_came(live: Bench, reason: Reason
     assert not [e for e in live.events if e.modality in others]
 
 
-def test_duplicate_and_out_of_order_are_refused_by_name(bench: Bench) -> None:
+def test_duplicate_out_of_order_and_backward_are_refused_by_name(bench: Bench) -> None:
     bench.now += 100 * MS
-    assert isinstance(bench.send("rgb"), Received)
-    again = bench.send("rgb", sequence=0)
-    older = bench.send("rgb", sequence=1, capture_ns=bench.now - MS)
-    assert [getattr(a, "reason", None) for a in (again, older)] == [Reason.DUPLICATE, Reason.OUT_OF_ORDER]
+    assert isinstance(bench.send("rgb", sequence=4), Received)
+    again = bench.send("rgb", sequence=4)
+    older = bench.send("rgb", sequence=3, capture_ns=bench.now - MS)
+    backward = bench.send("rgb", sequence=5, capture_ns=bench.now - MS)
+    assert [getattr(a, "reason", None) for a in (again, older, backward)] == [
+        Reason.DUPLICATE,
+        Reason.OUT_OF_ORDER,
+        Reason.BACKWARD,
+    ]
 
 
 def test_nan_makes_its_modality_corrupt_at_once_and_breaks_its_window(live: Bench) -> None:

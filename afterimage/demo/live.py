@@ -1,0 +1,121 @@
+"""The live demo: sensors, a node and the page with a kill switch per sensor, until it is stopped; nothing is scored."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from afterimage.demo.node_process import NodeProcess
+from afterimage.demo.switches import ProcessSwitches
+from afterimage.watching import PageOptions, serving_page
+from runtime.client import Client
+from runtime.sensors.moments import MomentSource
+from runtime.sensors.playback import MomentPlan, plan_for
+from runtime.sensors.process import spawn_sensors
+from runtime.transport.endpoints import Endpoints, default_endpoints
+
+_CHECK_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Playing:
+    """What a playback and its faults say of a moment: the commentary of the page.
+
+    Attributes:
+        classes: names of the classes, in the order of the source.
+        plan: what plays when.
+        start_ns: when the playback began, on the clock that node and sensors share.
+        fault: what is broken on purpose, in words, a number of seconds after the start; empty for nothing.
+    """
+
+    classes: tuple[str, ...]
+    plan: MomentPlan
+    start_ns: int
+    fault: Callable[[float], str] = lambda _: ""
+
+    def at(self, node_ns: int) -> Mapping[str, str]:
+        """The class that really plays, and the fault, at a time of the node's clock."""
+        said: dict[str, str] = {}
+        elapsed_ns = node_ns - self.start_ns
+        span = self.plan.span_at(elapsed_ns)
+        if span is not None:
+            said["truth"] = self.classes[span.label]
+        if fault := self.fault(elapsed_ns / 1e9):
+            said["fault"] = fault
+        return said
+
+
+def run_live(
+    bundle: Path,
+    source: MomentSource,
+    data_dir: Path | None,
+    console: Console,
+    *,
+    seed: int = 0,
+    page: PageOptions | None,
+    seconds: float | None = None,
+    endpoints: Endpoints | None = None,
+) -> None:
+    """Play a source's test split to a node until SIGINT, SIGTERM or the end of the time.
+
+    Args:
+        bundle: a bundle or engine folder.
+        source: what the sensor processes play.
+        data_dir: folder of the packs, for recorded data.
+        console: where things are said.
+        seed: of the order of moments.
+        page: where to serve the page; None for no page.
+        seconds: end after this long.
+        endpoints: of the node; the rig's default if not given, where other clients find it.
+
+    Raises:
+        NodeError: the node did not start or died.
+        SensorProcessError: a sensor did not start or died by itself.
+    """
+    stop = threading.Event()
+    kept = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    endpoints = endpoints or default_endpoints(source.rig.name)
+    try:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="afterimage-live-")))
+            node = stack.enter_context(
+                NodeProcess(bundle, source.rig, endpoints, folder, compare=("hold", "zero"))
+            )
+            sensors = stack.enter_context(
+                spawn_sensors(
+                    source.rig.modality_names,
+                    endpoints.frames,
+                    data=source.name,
+                    data_dir=data_dir,
+                    split="test",
+                    plan_seed=seed,
+                )
+            )
+            start_ns = sensors.start()
+            switches = ProcessSwitches(sensors, lambda line: console.print(f"  {line}", highlight=False))
+            stack.callback(switches.close)
+            if page is not None:
+                client = Client(source.rig, ("fused", "health", "statistics"), endpoint=endpoints.decisions)
+                playing = Playing(source.classes, plan_for(source, "test", seed), start_ns)
+                stack.enter_context(
+                    serving_page(client, page, console.print, switches=switches, commentary=playing)
+                )
+            console.print("playing; Ctrl-C ends it", highlight=False)
+            left = seconds
+            while not stop.wait(_CHECK_EVERY_S if left is None else min(left, _CHECK_EVERY_S)):
+                node.check()
+                sensors.check()
+                if left is not None and (left := left - _CHECK_EVERY_S) <= 0:
+                    break
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

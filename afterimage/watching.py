@@ -1,0 +1,111 @@
+"""Serving the live page from a command: where it listens, what is said about it, and whether a browser is opened."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runtime.client import Client
+
+if TYPE_CHECKING:
+    from runtime.view.feed import NodeFeed
+    from runtime.view.updates import Commentary, SensorSwitches
+
+DEFAULT_PORT = 8765
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """Where a page is served.
+
+    Attributes:
+        host: address to listen on.
+        port: None: :data:`DEFAULT_PORT`, or any free one where that is taken.
+        token: needed to read; None: a random one where the host needs one.
+        browser: open a browser, if there is a display.
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    token: str | None = None
+    browser: bool = True
+
+
+def has_display() -> bool:
+    """Whether a browser with a window can be opened."""
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+@contextmanager
+def serving_page(
+    client: Client,
+    options: PageOptions,
+    say: Callable[[str], None],
+    *,
+    switches: SensorSwitches | None = None,
+    commentary: Commentary | None = None,
+) -> Iterator[NodeFeed]:
+    """Serve the page of a node, say where, and open it in a browser if there is a display.
+
+    Args:
+        client: of the node, subscribed to ``fused``, ``health`` and ``statistics``; closed at the end.
+        options: where.
+        say: shows a line to the user.
+        switches: kill switches of a demo.
+        commentary: of a demo.
+
+    Raises:
+        MissingExtraError: the ``view`` extra is not installed.
+        AccessError: a bad token.
+        PageError: the address cannot be listened on.
+    """
+    from afterimage import __version__
+    from runtime.view.optional import load
+
+    try:
+        page = load("runtime.view.page")
+        access = load("runtime.view.access")
+        token = options.token
+        if token is None and not access.is_loopback(options.host):
+            token = secrets.token_urlsafe(24)
+        port = options.port if options.port is not None else _free_port(options.host)
+        opened = page.open_page(
+            client,
+            __version__,
+            host=options.host,
+            port=port,
+            token=token,
+            switches=switches,
+            commentary=commentary,
+        )
+    except BaseException:
+        client.close()
+        raise
+    with opened as (server, feed):
+        link = server.link
+        if options.host in ("0.0.0.0", "::"):
+            link = link.replace(f"//{options.host}:", f"//{socket.gethostname()}:").replace(
+                "//[::]:", f"//{socket.gethostname()}:"
+            )
+        say(f"live page: {link}")
+        # The link with a token is for the terminal alone: a browser's command line can be read by other users.
+        if options.browser and token is None and has_display():
+            webbrowser.open(link)
+        yield feed
+
+
+def _free_port(host: str) -> int:
+    """The default port, or 0 (any) where something listens there already."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, DEFAULT_PORT))
+        except OSError:
+            return 0
+    return DEFAULT_PORT

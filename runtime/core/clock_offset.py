@@ -1,0 +1,101 @@
+r"""How far a sensor's clock is ahead of the node's, and how surely: bounds from probes and a largest drift.
+
+A probe leaves the sensor at :math:`t_0`, reaches the node at :math:`t_1`, is answered at :math:`t_2` and is back at
+:math:`t_3`; :math:`t_0, t_3` on the sensor's clock, :math:`t_1, t_2` on the node's. Both ways take time, so the
+offset (sensor minus node) lies in :math:`[t_0 - t_1,\, t_3 - t_2]`, whatever the two delays were. Clocks that drift
+apart by at most :math:`\rho` widen that interval by :math:`\rho` times its age. All intervals hold at once, so the
+offset lies in their intersection: its middle is the estimate, half its width the uncertainty. An empty intersection
+proves that the clock was set or drifts faster than :math:`\rho`: what was known before is forgotten, and counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+DRIFT_PPM = 200
+"""Cheap crystals stay within 100 millionths; two of them may run apart at twice that."""
+_KEPT = 32
+"""Probes whose bounds are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One round trip; ns.
+
+    Attributes:
+        sent_ns: when it left, sensor clock.
+        received_ns: when the node had it, node clock.
+        replied_ns: when the node answered, node clock.
+        returned_ns: when the answer was back, sensor clock.
+    """
+
+    sent_ns: int
+    received_ns: int
+    replied_ns: int
+    returned_ns: int
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The offset, sensor minus node, is not below the first and not above the second."""
+        return self.sent_ns - self.received_ns, self.returned_ns - self.replied_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """What is known of a clock's offset.
+
+    Attributes:
+        offset_ns: sensor clock minus node clock.
+        uncertainty_ns: the true offset is no further away than this, if the clocks keep to the drift rate.
+    """
+
+    offset_ns: int
+    uncertainty_ns: int
+
+
+class OffsetEstimator:
+    """The offset of one clock from its probes; a function of (probes, now)."""
+
+    def __init__(self, drift_ppm: float = DRIFT_PPM) -> None:
+        """Begin knowing nothing.
+
+        Args:
+            drift_ppm: the clocks run apart by at most this many millionths.
+        """
+        self._rate = drift_ppm * 1e-6
+        self._bounds: deque[tuple[int, int, int]] = deque(maxlen=_KEPT)
+        self.reanchored = 0
+        """How often probes contradicted each other, and the older ones were forgotten."""
+
+    def add(self, probe: Probe) -> bool:
+        """Take in a probe.
+
+        Returns:
+            False if it cannot be true (the answer left the node before the question came, or was back before it was
+            sent) and was left out.
+        """
+        low, high = probe.bounds
+        if high < low or probe.replied_ns < probe.received_ns or probe.returned_ns < probe.sent_ns:
+            return False
+        self._bounds.append((probe.returned_ns, low, high))
+        if self._intersection(probe.returned_ns) is None:
+            self._bounds = deque([(probe.returned_ns, low, high)], maxlen=_KEPT)
+            self.reanchored += 1
+        return True
+
+    def offset(self, now_ns: int) -> Offset | None:
+        """What is known at ``now`` (sensor clock); None before the first probe."""
+        bounds = self._intersection(now_ns) if self._bounds else None
+        if bounds is None:
+            return None
+        low, high = bounds
+        return Offset(round((low + high) / 2), -(-round(high - low) // 2))
+
+    def _intersection(self, now_ns: int) -> tuple[float, float] | None:
+        low = max(low - self._drift(now_ns - at_ns) for at_ns, low, _ in self._bounds)
+        high = min(high + self._drift(now_ns - at_ns) for at_ns, _, high in self._bounds)
+        return (low, high) if low <= high else None
+
+    def _drift(self, age_ns: int) -> float:
+        return self._rate * abs(age_ns)

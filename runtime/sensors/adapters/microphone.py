@@ -1,0 +1,146 @@
+"""Microphones, by PortAudio through sounddevice.
+
+PortAudio calls back with every block and says nothing when a device is pulled: the callbacks just stop. The age of the
+last one is therefore the deadline.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from threading import Condition
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.rig import Sensor
+from runtime.sensors.sample_source import (
+    ARRIVAL,
+    Delivery,
+    Samples,
+    SourceLostError,
+    SourceRefusedError,
+    import_extra,
+)
+from runtime.sensors.source_options import MicrophoneOptions
+from runtime.wire import Clock
+
+ADC = Clock("portaudio")
+"""This machine's CLOCK_MONOTONIC when the newest sample was converted, by PortAudio's account of its latency."""
+_WAITING = 64
+"""Blocks that may wait to be read; more are dropped, and counted."""
+_QUIET_PERIODS = 10
+_SETTLING_NS = 1_000_000_000
+"""After its first block a sound server gives what piled up while it started, with ages that are wrong by half a second;
+nothing is taken meanwhile."""
+
+
+class MicrophoneSource:
+    """An input stream of 16-bit samples in blocks of one message."""
+
+    def __init__(self, options: MicrophoneOptions, sensor: Sensor) -> None:
+        self._options = options
+        self._sensor = sensor
+        self._library: Any = None
+        self._stream: Any = None
+        self._blocks: deque[Samples] = deque()
+        self._arrived = Condition()
+        self._called_ns: int | None = None
+        self._settled_ns: int | None = None
+        self._gap = False
+        self._rate = options.rate_hz or sensor.rate_hz
+        self._block = max(1, round(sensor.period_s * self._rate))
+        self.counts = {"overflowed": 0, "dropped_blocks": 0}
+
+    def open(self) -> Delivery:
+        """Open the device and start it."""
+        o, name = self._options, self._sensor.modality
+        if self._library is None:
+            self._library = import_extra("sounddevice", f"sensor {name!r}: microphone")
+        else:
+            # PortAudio lists the devices once, when it is initialised: one that came back is not in an old list.
+            self._library._terminate()
+            self._library._initialize()
+        sd = self._library
+        try:
+            self._stream = sd.InputStream(
+                device=o.device,
+                channels=o.channels,
+                samplerate=self._rate,
+                dtype="int16",
+                blocksize=self._block,
+                latency=o.latency_s or "low",
+                callback=self._called,
+            )
+            self._called_ns = self._settled_ns = None
+            self._stream.start()
+        except ValueError as e:  # no such device, or several of that name
+            raise SourceLostError("cannot_open", f"microphone {o.device!r}: {e}") from e
+        except sd.PortAudioError as e:
+            if "sample rate" in str(e).lower():
+                raise SourceRefusedError(
+                    f"sensor {name!r}: microphone {o.device!r} does not take {self._rate:g} Hz; give source.rate_hz "
+                    f"that it takes and `transform: {{resample_hz: {self._sensor.rate_hz:g}}}`"
+                ) from e
+            raise SourceLostError("cannot_open", f"microphone {o.device!r}: {e}") from e
+        shape = () if o.channels == 1 else (o.channels,)
+        described = f"{sd.query_devices(self._stream.device)['name']}, {self._rate:g} Hz"
+        return Delivery(shape, "int16", "pcm16", self._rate, description=described)
+
+    def read(self, timeout_s: float) -> Samples | None:
+        """The next block.
+
+        Raises:
+            SourceLostError: no callback for ten blocks or half a second.
+        """
+        with self._arrived:
+            if not self._blocks:
+                self._arrived.wait(timeout_s)
+            if self._blocks:
+                return self._blocks.popleft()
+        called_ns = self._called_ns
+        if called_ns is None:
+            return None  # the first block takes its time
+        age_s = (time.monotonic_ns() - called_ns) / 1e9
+        if age_s > max(0.5, _QUIET_PERIODS * self._block / self._rate):
+            raise SourceLostError(
+                "disconnected", f"microphone {self._options.device!r}: no callback for {age_s:.1f} s"
+            )
+        return None
+
+    def close(self) -> None:
+        """Stop the device."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close(ignore_errors=True)
+        with self._arrived:
+            self._blocks.clear()
+
+    def _called(self, block: npt.NDArray[Any], frames: int, times: Any, status: Any) -> None:
+        """PortAudio has a block; runs in its thread, which must not wait."""
+        now_ns = time.monotonic_ns()
+        if self._settled_ns is None:
+            self._settled_ns = now_ns + _SETTLING_NS
+        if now_ns < self._settled_ns:
+            self._called_ns = now_ns
+            return
+        samples = np.array(block[:, 0] if self._options.channels == 1 else block)
+        capture_ns, clock = now_ns, ARRIVAL
+        age_s = times.currentTime - times.inputBufferAdcTime  # of the block's first sample
+        if times.inputBufferAdcTime > 0 and 0 <= age_s < 1:
+            # Never ahead of now: a device that is a little faster than it says would be.
+            capture_ns = min(now_ns, now_ns - round((age_s - frames / self._rate) * 1e9))
+            clock = ADC
+        with self._arrived:
+            self._called_ns = now_ns
+            if status.input_overflow:
+                self.counts["overflowed"] += 1
+                self._gap = True
+            if len(self._blocks) >= _WAITING:
+                self.counts["dropped_blocks"] += 1
+                self._gap = True
+                return
+            gap, self._gap = self._gap, False
+            self._blocks.append(Samples(samples, capture_ns, clock, gap))
+            self._arrived.notify()

@@ -1,0 +1,81 @@
+"""Access to the page: who may read it. Pure functions of headers, compared in constant time.
+
+On a loopback address nobody needs to prove anything, but a web site that a browser of this machine visits must not
+reach the page in the user's name: the Host must be a loopback name (against DNS rebinding), a WebSocket's Origin
+must be the page's own. On any other address a token is needed, once in the link, then in a cookie no script can read.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+
+class AccessError(ValueError):
+    """An address or token that the page cannot be served with; the message says what to do."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address stays on this machine; names other than localhost are not resolved."""
+    host = host.strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_token(host: str, token: str | None) -> None:
+    """Refuse to serve beyond this machine without a token that cannot be guessed.
+
+    Raises:
+        AccessError: an address beyond this machine and no token, or one shorter than 16 characters.
+    """
+    if token is not None and (
+        len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token
+    ):
+        raise AccessError("--token: expected at least 16 printable ASCII characters without spaces")
+    if token is None and not is_loopback(host):
+        raise AccessError(f"--host {host}: an address beyond this machine needs a token")
+
+
+def cookie_name(port: int) -> str:
+    """Name of the cookie that holds the token; cookies do not tell ports apart, so the name does."""
+    return f"afterimage-{port}"
+
+
+def same_token(given: str, token: str) -> bool:
+    """Whether two tokens are equal, in a time that does not tell where they differ."""
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+def may_read(headers: Mapping[str, str], cookies: Mapping[str, str], token: str | None, port: int) -> bool:
+    """Whether a request may be answered.
+
+    Args:
+        headers: of the request, names in lower case.
+        cookies: of the request.
+        token: that is needed; None on a loopback address, where the Host must be a loopback name instead.
+        port: of the page.
+    """
+    if token is None:
+        return is_loopback(_host_of(f"//{headers.get('host', '')}"))
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    given = bearer.strip() if scheme.lower() == "bearer" else cookies.get(cookie_name(port), "")
+    return same_token(given, token)
+
+
+def same_origin(headers: Mapping[str, str]) -> bool:
+    """Whether a WebSocket comes from the page itself (or from a program, which sends no Origin)."""
+    origin = headers.get("origin")
+    return origin is None or origin.partition("://")[2] == headers.get("host")
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # not a URL: no host
+        return ""

@@ -1,0 +1,182 @@
+"""The Node.js client of docs/clients/node, as its README says: against a live node, and with keys."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from curve_peers import KeyFolder, free_endpoint, until
+
+from engines.session import open_session
+from runtime.node import Node
+from runtime.rig import Rig, load_rig
+from runtime.sensors.publisher import Sensor
+from runtime.transport.endpoints import Endpoints
+from runtime.transport.sockets import DecisionSender, FrameReceiver
+from runtime.wire import Decision, decode_frame, encode_output
+
+CLIENT = Path(__file__).parents[2] / "docs" / "clients" / "node"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The client with its packages, in a folder of its own."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("node and npm are not installed")
+    folder = tmp_path_factory.mktemp("client") / "node"
+    shutil.copytree(CLIENT, folder, ignore=shutil.ignore_patterns("node_modules", "package-lock.json"))
+    command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--prefer-offline"]
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=120)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as e:
+        pytest.skip(f"npm cannot install the client's packages here: {str(e.stderr)[-300:]}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch", reason="the tiny bundle is exported with torch, which is not installed")
+    from tiny_bundle import build_tiny_bundle
+
+    folder = tmp_path_factory.mktemp("images") / "bundle"
+    build_tiny_bundle(folder, ("rgb", "depth"))
+    return folder
+
+
+@pytest.fixture
+def endpoints() -> Iterator[Endpoints]:
+    with tempfile.TemporaryDirectory(prefix="ai-") as folder:
+        yield Endpoints(f"ipc://{folder}/frames", f"ipc://{folder}/decisions")
+
+
+def images_rig() -> Rig:
+    rig = load_rig("commands-4")
+    return rig.model_copy(update={"sensors": rig.sensors[:2]})
+
+
+def start(folder: Path, script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["node", script, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def output(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    out, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def play_rgb(rig: Rig, endpoint: str, stop: threading.Event) -> None:
+    rng = np.random.default_rng(0)
+    with Sensor(rig, "rgb", endpoint=endpoint) as sensor:
+        while not stop.wait(0.033):
+            sensor.publish(rng.integers(0, 256, (64, 64, 3)).astype(np.uint8))
+
+
+def test_it_reads_decisions_and_feeds_a_live_node(
+    client: Path, images_bundle: Path, endpoints: Endpoints
+) -> None:
+    rig, stop = images_rig(), threading.Event()
+    with open_session(images_bundle) as session, Node(rig, session, endpoints) as node:
+        reader = start(client, "decisions.mjs", "--endpoint", endpoints.decisions, "--count", "80")
+        publisher = start(client, "sensor.mjs", "--endpoint", endpoints.frames, "--seconds", "3")
+        threads = [
+            threading.Thread(target=node.run, args=(stop,)),
+            threading.Thread(target=play_rgb, args=(rig, endpoints.frames, stop)),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            assert output(publisher) == []
+            decisions = output(reader)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(10)
+        statistics = node.statistics()
+    assert len(decisions) == 80
+    ticks = [d["tick"] for d in decisions]
+    assert ticks == sorted(set(ticks))
+    live = [d for d in decisions if d["states"]["depth"] == "live"]
+    assert len(live) > 20, "frames from Node.js are as good as any"
+    assert all("depth" not in d["imputed"] for d in live)
+    assert decisions[-1]["states"]["depth"] == "missing", "it stopped, and the reader is told"
+    assert "depth" in decisions[-1]["imputed"]
+    assert all(0 <= d["probability"] <= 1 for d in decisions)
+    depth = statistics["messages"]["modalities"]["depth"]
+    assert depth["received"] > 60
+    assert depth["lost"] == 0
+    refusals = {
+        "bad_header",
+        "wrong_shape",
+        "payload_length",
+        "future",
+        "out_of_order",
+        "duplicate",
+        "bad_topic",
+    }
+    assert not refusals & set(depth["dropped"])
+
+
+def test_it_speaks_with_keys(client: Path, tmp_path: Path) -> None:
+    folder = KeyFolder(tmp_path / "keys")
+    folder.allow("js", "sensor")
+    folder.allow("js", "reader")
+    keys = (
+        "--keys",
+        str(folder.folder / "js.key_secret"),
+        "--server-key",
+        str(folder.folder / "node.key"),
+    )
+    with (
+        FrameReceiver(free_endpoint(), keys=folder.node) as frames,
+        DecisionSender(free_endpoint(), keys=folder.node) as decisions,
+    ):
+        publisher = start(client, "sensor.mjs", "--endpoint", frames.endpoint, "--seconds", "2", *keys)
+        reader = start(client, "decisions.mjs", "--endpoint", decisions.endpoint, "--count", "3", *keys)
+        got: list[Any] = []
+
+        def served() -> bool:
+            decisions.update_subscriptions()
+            decisions.send(encode_output(_decision(2**40 + len(got))))
+            parts = frames.receive()
+            if parts is not None:
+                got.append(decode_frame(parts))
+            return bool(got) and reader.poll() is not None
+
+        assert until(served, 15)
+        assert len(output(reader)) == 3
+        assert output(publisher) == []
+        assert frames.refused() == decisions.refused() == {}
+    assert got[0].modality == "depth"
+    assert abs(got[0].capture_ns - time.monotonic_ns()) < 60e9, "Node.js stamps with the same clock"
+
+
+def _decision(deadline_ns: int) -> Decision:
+    return Decision(
+        rig="commands-4",
+        bundle="b",
+        tick=1,
+        deadline_ns=deadline_ns,
+        published_ns=deadline_ns,
+        capture_ns=None,
+        label="stop",
+        probabilities={"stop": 0.75, "go": 0.25},
+        entropy=0.56,
+        presence={"rgb": 0},
+        fill="impute",
+        modalities={},
+    )
