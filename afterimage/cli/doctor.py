@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    from rich.table import Table
+
+    from runtime.sensors.inspection import SensorReport
+
+
+def doctor(
+    rig: Annotated[
+        str | None,
+        typer.Option(
+            help="Also open every sensor of this rig (name or file), read it, and say what is wrong."
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long to read the sensors.", min=0.1)] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """List the inference backends: which can build an engine here, which can run one, and what is missing.
 
-    Also the processor, and whether int8 can pay on it. Exit code 1 if nothing can run.
+    Also the processor, and whether int8 can pay on it. Exit code 1 if nothing can run, or a sensor is not good.
 
     Examples:
 
       afterimage doctor
+
+      afterimage doctor --rig my-rig.yaml
 
       afterimage doctor --json
     """
@@ -28,8 +46,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     from engines.backends.availability import available_backends
 
     found, machine = available_backends(), describe_machine()
+    sensors = _inspected(rig, seconds)
     if as_json:
-        typer.echo(json.dumps({"backends": [asdict(b) for b in found], "machine": machine}, indent=1))
+        report = {"backends": [asdict(b) for b in found], "machine": machine}
+        if rig is not None:
+            report["sensors"] = [asdict(s) | {"good": s.good} for s in sensors]
+        typer.echo(json.dumps(report, indent=1))
     else:
         table = Table("backend", "version", "builds", "runs", "what is missing")
         for b in found:
@@ -46,5 +68,40 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
             highlight=False,
             markup=False,
         )
-    if not any(b.can_run for b in found):
+        if rig is not None:
+            console.print(sensor_table(sensors))
+            for line in _remarks(sensors):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if not any(b.can_run for b in found) or not all(s.good for s in sensors):
         raise typer.Exit(1)
+
+
+def _inspected(rig: str | None, seconds: float) -> Sequence[SensorReport]:
+    if rig is None:
+        return ()
+    from runtime.rig import load_rig
+    from runtime.sensors.inspection import inspect_rig
+
+    return inspect_rig(load_rig(rig), seconds=seconds)
+
+
+def sensor_table(sensors: Sequence[SensorReport]) -> Table:
+    """A row per sensor: what it gave."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("sensor", "source", "good", "rate", "between messages", "age", "samples", "clock")
+    for s in sensors:
+        interval, age = (
+            f"{of['p50']:.1f} ms, p99 {of['p99']:.1f}" if of else "" for of in (s.interval_ms, s.age_ms)
+        )
+        samples = f"{s.shape} {s.dtype} {s.unit}" if s.dtype else ""
+        clock = f"{s.clock} {s.offset_ns / 1e6:+.3f} ± {s.uncertainty_ns / 1e6:.3f} ms" if s.clock else ""
+        rate = "" if s.rate_hz is None else f"{s.rate_hz:.1f} Hz"
+        mark = "[green]yes[/]" if s.good else "[red]no[/]"
+        table.add_row(s.modality, escape(s.source), mark, rate, interval, age, escape(samples), escape(clock))
+    return table
+
+
+def _remarks(sensors: Sequence[SensorReport]) -> list[str]:
+    return [f"{s.modality}: {text}" for s in sensors for text in (*s.problems, *s.notes)]

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from afterimage.cli.arguments import DataOption, RigOption, SeedOption, SyntheticOption, data_name
+from afterimage.cli.arguments import (
+    DataOption,
+    KeysOption,
+    RigOption,
+    SeedOption,
+    ServerKeyOption,
+    SyntheticOption,
+    data_name,
+)
 
 if TYPE_CHECKING:
     from runtime.rig import Rig
+    from runtime.sensors.capture_process import RemoteNode
     from runtime.sensors.faults import FaultSchedule
     from runtime.sensors.moments import Split
 
@@ -31,8 +40,17 @@ def sense(
         float | None, typer.Option(help="Stop after this long. Default: until Ctrl-C.")
     ] = None,
     restart: Annotated[bool, typer.Option(help="Start a sensor's process again when it dies.")] = True,
+    endpoint: Annotated[
+        str | None, typer.Option(help="The node's frames endpoint. Default: the rig's.")
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(help="The control endpoint of a node on another machine, to measure its clock."),
+    ] = None,
+    keys: KeysOption = None,
+    server_key: ServerKeyOption = None,
 ) -> None:
-    """Run the sensors of a rig, one process each, until Ctrl-C.
+    r"""Run the sensors of a rig, one process each, until Ctrl-C.
 
     A rig whose sensors have a `source` reads real ones: cameras, microphones, LSL and more (docs/sensors.md). Any other
     plays recorded or synthetic signals at their native rates; --data, --synthetic, --seed and --split are for those.
@@ -44,6 +62,9 @@ def sense(
       afterimage sense --rig my-rig.yaml
 
       afterimage sense --modality rgb --modality depth --faults faults.yaml
+
+      afterimage sense --rig my-rig.yaml --endpoint tcp://robot:5555 --control tcp://robot:5557 \\
+        --keys desk --server-key robot
     """
     from runtime.rig import load_rig
     from runtime.sensors.faults import load_schedule
@@ -54,6 +75,7 @@ def sense(
     loaded = load_rig(rig)
     asked = data_name(data, synthetic)
     schedule = load_schedule(faults) if faults else None
+    remote = _remote(control, keys, server_key)
     wanted = [loaded.sensor(m).modality for m in modality] if modality else list(loaded.modality_names)
     if any(s.source is not None for s in loaded.sensors):
         if asked != "auto":
@@ -61,10 +83,30 @@ def sense(
                 f"--data and --synthetic are for rigs without sources; in rig {loaded.name!r} give them as options of "
                 "`source: {kind: synthetic}`"
             )
-        _run(loaded, wanted, schedule, seconds, restart)
+        _run(loaded, wanted, endpoint, remote, schedule, seconds, restart)
+    elif remote is not None:
+        raise typer.BadParameter(
+            f"rig {loaded.name!r} names no sources; to play to another machine give its sensors "
+            "`source: {kind: synthetic}` or another"
+        )
     else:
         folder = None if asked == "synthetic" else _data_dir(data)
-        _play(loaded, wanted, folder, cast("Split", split), seed, schedule, seconds)
+        _play(loaded, wanted, endpoint, folder, cast("Split", split), seed, schedule, seconds)
+
+
+def _remote(control: str | None, keys: str | None, server_key: str | None) -> RemoteNode | None:
+    """What is needed of a node on another machine: all three, or none."""
+    from runtime.sensors.capture_process import RemoteNode
+
+    given = {"--control": control, "--keys": keys, "--server-key": server_key}
+    lacking = [name for name, value in given.items() if value is None]
+    if len(lacking) == len(given):
+        return None
+    if control is None or keys is None or server_key is None:
+        raise typer.BadParameter(
+            f"a node on another machine needs {', '.join(given)}; {', '.join(lacking)} not given"
+        )
+    return RemoteNode(control=control, keys=keys, server_key=server_key)
 
 
 def _data_dir(data: Path | None) -> Path | None:
@@ -74,7 +116,13 @@ def _data_dir(data: Path | None) -> Path | None:
 
 
 def _run(
-    rig: Rig, modalities: list[str], faults: FaultSchedule | None, seconds: float | None, restart: bool
+    rig: Rig,
+    modalities: list[str],
+    endpoint: str | None,
+    remote: RemoteNode | None,
+    faults: FaultSchedule | None,
+    seconds: float | None,
+    restart: bool,
 ) -> None:
     """Read the sources of a rig, and start again what dies."""
     import time
@@ -87,9 +135,14 @@ def _run(
         typer.echo(text, err=True)
 
     end = None if seconds is None else time.monotonic() + seconds
-    endpoint = default_endpoints(rig.name).frames
     with Supervisor(
-        rig, endpoint, modalities=modalities, faults=faults, restart=restart, say=say
+        rig,
+        endpoint or default_endpoints(rig.name).frames,
+        modalities=modalities,
+        remote=remote,
+        faults=faults,
+        restart=restart,
+        say=say,
     ) as supervisor:
         say(f"sensing {', '.join(modalities)} for rig {rig.name}; Ctrl-C stops")
         with suppress(KeyboardInterrupt):
@@ -107,6 +160,7 @@ def _run(
 def _play(
     rig: Rig,
     modalities: list[str],
+    endpoint: str | None,
     folder: Path | None,
     split: Split,
     seed: int,
@@ -123,7 +177,7 @@ def _play(
     kind: Literal["recorded", "synthetic"] = "synthetic" if folder is None else "recorded"
     group = spawn_sensors(
         modalities,
-        default_endpoints(rig.name).frames,
+        endpoint or default_endpoints(rig.name).frames,
         data=kind,
         data_dir=folder,
         split=split,

@@ -19,6 +19,9 @@ _MARGIN = 1.3
 _SMOOTHING = 0.2
 """Share of the newest duration in the running estimate."""
 
+_FORGETTING = 0.98
+"""What is left, per tick, of the estimate of an observation that was held back: what once took long may not now."""
+
 
 @dataclass(frozen=True, slots=True)
 class EncodeJob:
@@ -83,6 +86,9 @@ class Worklist:
         The modality whose observation was made longest ago comes first: if there is not time for all, they take turns.
         """
         self.superseded += len(self._observations)
+        for held_back in self._observations:
+            if held_back.stage in self._estimate_ns:
+                self._estimate_ns[held_back.stage] *= _FORGETTING
         self._ticks += 1
         self._observations = deque(sorted(observations, key=lambda job: self._made.get(job.modality, 0)))
         self._worked = False

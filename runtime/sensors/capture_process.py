@@ -28,12 +28,33 @@ from runtime.sensors.faults import FaultInjector, FaultSchedule
 from runtime.sensors.publisher import Sensor
 from runtime.sensors.sample_source import Samples, SourceRefusedError, make_source
 from runtime.sensors.source_options import Source, Transform
+from runtime.transport.control import ClockSync
 from runtime.transport.endpoints import EndpointError
+from runtime.transport.keys import load_keys
+from runtime.wire import Clock
 
 REFUSED, HUNG = 2, 75
 """Exit codes: this will never work; a call never returned, so start me again."""
 _LOOK_S = 0.05
 _LAST_CHANCE_S = 0.5
+
+
+class RemoteNode(BaseModel):
+    """A node on another machine: where its clock is measured, and who both sides are.
+
+    Keys go by name, so that no secret leaves its file.
+
+    Attributes:
+        control: the node's control endpoint.
+        keys: name or secret file of one's own key pair.
+        server_key: the node's public key: file, name, or 40 characters.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    control: str
+    keys: str
+    server_key: str
 
 
 class CaptureSpec(BaseModel):
@@ -48,6 +69,7 @@ class CaptureSpec(BaseModel):
         transform: what is done to them.
         epoch_ns: CLOCK_MONOTONIC time at which the rig's sensors began; faults and the synthetic plan count from there.
         endpoint: the node's frames endpoint.
+        remote: what else is needed of a node on another machine.
         faults: what goes wrong on purpose, and when.
         parent: process id to end with; None runs on its own.
     """
@@ -59,6 +81,7 @@ class CaptureSpec(BaseModel):
     transform: Transform | None
     epoch_ns: int
     endpoint: str
+    remote: RemoteNode | None = None
     faults: FaultSchedule = FaultSchedule()
     parent: int | None = None
 
@@ -85,11 +108,12 @@ class CaptureSpec(BaseModel):
 class _Publishing:
     """Publishes what a capture delivers, through the fault schedule."""
 
-    def __init__(self, spec: CaptureSpec, publisher: Sensor) -> None:
+    def __init__(self, spec: CaptureSpec, publisher: Sensor, node_clock: ClockSync | None) -> None:
         self._publisher = publisher
+        self._node_clock = node_clock
         self._epoch_ns = spec.epoch_ns
         self._injector = FaultInjector(spec.faults, spec.sensor.modality)
-        self.counts = {"published": 0, "silenced": 0}
+        self.counts = {"published": 0, "silenced": 0, "clock_unknown": 0}
         self.age = LatencyReservoir()
 
     def __call__(self, message: Samples) -> None:
@@ -101,9 +125,30 @@ class _Publishing:
             self._publisher.sequence += 1
             self.counts["silenced"] += 1
             return
-        self._publisher.publish(samples, message.capture_ns, message.clock)
+        clock = self._on_node_clock(message.clock)
+        if clock is None:
+            # The node could not tell when this was captured: better a message less than one at a wrong time.
+            self._publisher.sequence += 1
+            self.counts["clock_unknown"] += 1
+            return
+        self._publisher.publish(samples, message.capture_ns, clock)
         self.counts["published"] += 1
         self.age.add((time.monotonic_ns() - here_ns) / 1e6)
+
+    def _on_node_clock(self, clock: Clock) -> Clock | None:
+        """A source's clock, known against this machine's, against the node's; None while that is not known."""
+        if self._node_clock is None:
+            return clock
+        here = self._node_clock.clock()
+        if here is None:
+            return None
+        return Clock(clock.id, clock.offset_ns + here.offset_ns, clock.uncertainty_ns + here.uncertainty_ns)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._publisher.close()
+        if self._node_clock is not None:
+            self._node_clock.close()
 
 
 def run_capture(spec: CaptureSpec, stop: threading.Event) -> tuple[int, dict[str, Any]]:
@@ -120,10 +165,9 @@ def run_capture(spec: CaptureSpec, stop: threading.Event) -> tuple[int, dict[str
 
     try:
         source = make_source(spec.sensor, spec.epoch_ns)
-        publisher = Sensor(spec.rig, modality, endpoint=spec.endpoint)
+        publishing = _connect(spec)
     except (SourceRefusedError, EndpointError) as e:
         return REFUSED, {"modality": modality, "refused": str(e)}
-    publishing = _Publishing(spec, publisher)
     capture = Capture(spec.sensor, source, publishing, say=say)
     failure: list[BaseException] = []
 
@@ -133,7 +177,7 @@ def run_capture(spec: CaptureSpec, stop: threading.Event) -> tuple[int, dict[str
         except BaseException as e:  # noqa: BLE001 carried to the main thread, which raises it
             failure.append(e)
         finally:
-            publisher.close()
+            publishing.close()
 
     thread = threading.Thread(target=read, name="capture", daemon=True)
     thread.start()
@@ -154,6 +198,15 @@ def run_capture(spec: CaptureSpec, stop: threading.Event) -> tuple[int, dict[str
             raise failure[0]
         return REFUSED, {**counts, "refused": str(failure[0])}
     return code, counts
+
+
+def _connect(spec: CaptureSpec) -> _Publishing:
+    modality, remote = spec.sensor.modality, spec.remote
+    if remote is None:
+        return _Publishing(spec, Sensor(spec.rig, modality, endpoint=spec.endpoint), None)
+    keys = load_keys(remote.keys, remote.server_key)
+    publisher = Sensor(spec.rig, modality, endpoint=spec.endpoint, keys=keys)
+    return _Publishing(spec, publisher, ClockSync(remote.control, "monotonic of this machine", keys=keys))
 
 
 def main() -> int:

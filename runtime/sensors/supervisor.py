@@ -19,7 +19,7 @@ from typing import Any
 
 from runtime.core.clock import nanoseconds
 from runtime.rig import Rig
-from runtime.sensors.capture_process import REFUSED, CaptureSpec
+from runtime.sensors.capture_process import REFUSED, CaptureSpec, RemoteNode
 from runtime.sensors.faults import FaultSchedule
 from runtime.sensors.process import SensorProcessError
 
@@ -69,6 +69,7 @@ class Supervisor:
         endpoint: str,
         *,
         modalities: Iterable[str] | None = None,
+        remote: RemoteNode | None = None,
         faults: FaultSchedule | None = None,
         restart: bool = True,
         say: Callable[[str], None] = lambda _: None,
@@ -79,6 +80,7 @@ class Supervisor:
             rig: whose sensors.
             endpoint: the node's frames endpoint.
             modalities: which of them; all by default.
+            remote: what else is needed of a node on another machine.
             faults: what goes wrong on purpose, counted from now.
             restart: start a process again that dies.
             say: told, for a person, when one dies.
@@ -101,6 +103,7 @@ class Supervisor:
                     sensor.modality,
                     self.epoch_ns,
                     endpoint=endpoint,
+                    remote=remote,
                     faults=faults or FaultSchedule(),
                     parent=os.getpid(),
                 )

@@ -89,3 +89,20 @@ def test_observations_take_turns_when_there_is_not_time_for_all() -> None:
         made.append(job.modality)
         assert work.next(30 * MS, 50 * MS) is None
     assert made == ["rgb", "depth", "audio", "eeg"] * 2
+
+
+def test_one_observation_that_was_slow_once_does_not_stop_them_all_for_good() -> None:
+    work = Worklist()
+    wanted = [ObserveJob(m, imputed=True, best=True) for m in ("rgb", "depth")]
+    work.finished(wanted[0], 200 * MS)
+    made = []
+    for _ in range(200):
+        work.ticked(wanted)
+        now = 0
+        while (job := work.next(now, 50 * MS)) is not None and now < 50 * MS:
+            assert isinstance(job, ObserveJob)
+            made.append(job.modality)
+            work.finished(job, 2 * MS)
+            now += 2 * MS
+    assert made.count("rgb") > 100
+    assert made.count("depth") > 100

@@ -15,7 +15,10 @@ from engines.session import open_session
 from runtime.client import Client
 from runtime.node import Node
 from runtime.rig import Rig, load_rig
+from runtime.sensors.capture_process import RemoteNode
 from runtime.sensors.publisher import Sensor
+from runtime.sensors.source_options import SyntheticOptions
+from runtime.sensors.supervisor import Supervisor
 from runtime.transport.endpoints import Endpoints
 
 
@@ -97,3 +100,44 @@ def test_run_records_itself_with_its_own_keys(
         assert node.statistics()["refused"] == {"frames": {}, "decisions": {}, "control": {}}
     assert read_recording(path) is not None
     assert path.stat().st_size > 1000
+
+
+def test_sense_reaches_a_node_by_keys_and_on_its_clock(
+    images_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from another machine: frames and probes over CURVE, stamps moved onto the node's clock."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder = KeyFolder(tmp_path / "afterimage" / "keys")
+    endpoints, control = Endpoints(free_endpoint(), free_endpoint(), folder.node), free_endpoint()
+    folder.allow("camera", "sensor", "rgb")
+    reader = folder.allow("desk", "reader")
+    plain = images_rig()
+    rig = plain.model_copy(
+        update={"sensors": tuple(s.model_copy(update={"source": SyntheticOptions()}) for s in plain.sensors)}
+    )
+    remote = RemoteNode(control=control, keys="camera", server_key="node")
+    stop, ahead_ns = threading.Event(), 3_600_000_000_000
+    with (
+        open_session(images_bundle) as session,
+        Node(
+            plain, session, endpoints, control=control, clock=lambda: time.monotonic_ns() + ahead_ns
+        ) as node,
+        Client(plain, endpoint=endpoints.decisions, keys=reader) as client,
+        Supervisor(rig, endpoints.frames, modalities=["rgb"], remote=remote) as supervisor,
+    ):
+        running = threading.Thread(target=node.run, args=(stop,))
+        running.start()
+        try:
+
+            def rgb_is_live() -> bool:
+                supervisor.look()
+                decision = next(client.decisions(timeout_s=0.1), None)
+                return decision is not None and decision.modalities["rgb"].state == "live"
+
+            assert until(rgb_is_live, 30)
+        finally:
+            stop.set()
+            running.join(10)
+    counters = node.statistics()["messages"]["modalities"]["rgb"]
+    assert counters["used"] > 0
+    assert not counters["dropped"].keys() & {"future", "backward"}
