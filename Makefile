@@ -27,8 +27,9 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# Two processes: half of the tests wait for sensors and sockets, the other half train.
 unit: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The edge install, for real: a fresh environment with the base dependencies only, where torch cannot be imported.
 edge: setup

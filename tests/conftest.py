@@ -21,3 +21,14 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "bundle"
     build_tiny_bundle(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def images_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of RGB and depth only: live a tenth of a second after the first frames. Read only."""
+    pytest.importorskip("torch", reason="the tiny bundle is exported with torch, which is not installed")
+    from tiny_bundle import build_tiny_bundle
+
+    folder = tmp_path_factory.mktemp("images") / "bundle"
+    build_tiny_bundle(folder, ("rgb", "depth"))
+    return folder

@@ -42,16 +42,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def images_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("torch", reason="the tiny bundle is exported with torch, which is not installed")
-    from tiny_bundle import build_tiny_bundle
-
-    folder = tmp_path_factory.mktemp("images") / "bundle"
-    build_tiny_bundle(folder, ("rgb", "depth"))
-    return folder
-
-
 @pytest.fixture
 def endpoints() -> Iterator[Endpoints]:
     with tempfile.TemporaryDirectory(prefix="ai-") as folder:

@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 import zmq
 
-pytest.importorskip("torch", reason="the tiny bundle is exported with torch, which is not installed")
-
 from engines.session import open_session
 from runtime.core.clock import node_time
 from runtime.node import Node
@@ -63,15 +61,6 @@ with ClockSync(control, f"{modality} device", now) as sync, Sensor(rig, modality
 def folder() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="ai-") as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def images_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tiny_bundle import build_tiny_bundle
-
-    made = tmp_path_factory.mktemp("images") / "bundle"
-    build_tiny_bundle(made, ("rgb", "depth"))
-    return made
 
 
 def test_sensors_on_skewed_drifting_clocks_are_aligned_within_two_milliseconds(

@@ -37,17 +37,6 @@ def endpoints() -> Iterator[Endpoints]:
 
 
 @pytest.fixture(scope="module")
-def images_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RGB and depth only: live a tenth of a second after the first frames."""
-    pytest.importorskip("torch", reason="the tiny bundle is exported with torch, which is not installed")
-    from tiny_bundle import build_tiny_bundle
-
-    folder = tmp_path_factory.mktemp("images") / "bundle"
-    build_tiny_bundle(folder, ("rgb", "depth"))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def images_rig() -> Rig:
     rig = load_rig("commands-4")
     return rig.model_copy(update={"sensors": rig.sensors[:2]})

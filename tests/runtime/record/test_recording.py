@@ -39,16 +39,6 @@ SECONDS = 4.0
 
 
 @pytest.fixture(scope="module")
-def images_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("torch", reason="the tiny bundle is exported with torch, which is not installed")
-    from tiny_bundle import build_tiny_bundle
-
-    folder = tmp_path_factory.mktemp("images") / "bundle"
-    build_tiny_bundle(folder, ("rgb", "depth"))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def rig() -> Rig:
     loaded = load_rig("commands-4")
     return loaded.model_copy(update={"sensors": loaded.sensors[:2]})

@@ -103,10 +103,10 @@ def test_a_plain_peer_is_not_heard_and_said_once(
 ) -> None:
     with FrameSender(frames.endpoint) as sender:
         assert not heard(frames, sender, 1.0)
-    # Who hangs up first is a race; ZeroMQ tells more if it is the node.
+    # Who hangs up first is a race; ZeroMQ tells more if it is the node, and the address if it is still connected.
     assert set(frames.refused()) <= {"no_keys", "unfinished"}
-    said = lines(caplog, "127.0.0.1") and lines(caplog, "without CURVE keys")
-    assert len(said) == len(frames.refused()) > 0
+    said = lines(caplog, "without CURVE keys")
+    assert len(said) == len(set(said)) > 0
 
 
 def test_what_does_not_speak_zeromq_is_hung_up_on(folder: KeyFolder, frames: FrameReceiver) -> None:

@@ -22,16 +22,6 @@ from runtime.sensors.supervisor import Supervisor
 from runtime.transport.endpoints import Endpoints
 
 
-@pytest.fixture(scope="module")
-def images_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("torch", reason="the tiny bundle is exported with torch, which is not installed")
-    from tiny_bundle import build_tiny_bundle
-
-    folder = tmp_path_factory.mktemp("images") / "bundle"
-    build_tiny_bundle(folder, ("rgb", "depth"))
-    return folder
-
-
 def images_rig() -> Rig:
     rig = load_rig("commands-4")
     return rig.model_copy(update={"sensors": rig.sensors[:2]})
