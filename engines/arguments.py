@@ -67,10 +67,12 @@ class Arguments:
             raise InputError(f"presence: expected only 0 and 1, got {np.unique(mask)[:8].tolist()}")
         return mask
 
-    def evidence(
-        self, name: str, size: int, value: npt.NDArray[Any] | None, present: npt.NDArray[np.bool_]
-    ) -> Array:
-        """Evidence as float32 with zeros in rows where the modality is absent; wants it finite where present."""
+    def evidence(self, name: str, value: npt.NDArray[Any] | None, present: npt.NDArray[np.bool_]) -> Array:
+        """Evidence as float32 with zeros in rows where the modality is absent; wants it finite where present.
+
+        An absent modality takes no longer than a present one: a failover must not delay its decision.
+        """
+        size = self.specs[name].evidence_size
         if value is None:
             if present.any():
                 raise InputError(
@@ -84,6 +86,8 @@ class Arguments:
             )
         if not present.all():
             # Zeros, not the caller's leftovers: 0 * NaN would carry a dead sensor's NaN into the decision.
+            if not present.any():
+                return np.zeros_like(tensor)
             tensor = np.where(present[:, None], tensor, np.float32(0))
         if not np.isfinite(tensor).all():
             raise InputError(f"evidence of {name!r}: not finite in a row where the modality is present")

@@ -260,10 +260,10 @@ class Session:
                 f"evidence for unknown modalities {unknown}; this bundle has {list(self._specs)}"
             )
         inputs: dict[str, Array] = {"presence": mask}
-        for column, (name, spec) in enumerate(self._specs.items()):
-            present = mask[:, column] > 0
+        present = mask > 0
+        for column, name in enumerate(self._specs):
             inputs[f"evidence_{name}"] = self._arguments.evidence(
-                name, spec.evidence_size, evidence.get(name), present
+                name, evidence.get(name), present[:, column]
             )
         return inputs
 
