@@ -1,0 +1,222 @@
+"""A rig of real sources, live: all well for a while, then every source killed and restarted, one after the other.
+
+RGB from a video file, depth from a folder of 16-bit PNG, audio from a wav file, EEG from an LSL outlet on loopback,
+all of them made from the synthetic rig; the node is `afterimage run` in a process of its own. What is wanted: all
+`live`, no message unaccounted for, no tick missed; each killed source flagged, imputed and back, the node going on.
+
+    python benchmarks/live_sensors.py runs/svae/bundle --seconds 60 --json live.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import soundfile
+import yaml
+
+from runtime.client import Client
+from runtime.rig import load_rig
+from runtime.sensors.playback import Playback, plan_for
+from runtime.sensors.supervisor import Supervisor
+from runtime.sensors.synthetic import SyntheticSource
+from runtime.transport.endpoints import Endpoints
+from runtime.wire import Decision, HealthEvent
+
+FILE_S = 20.0
+KILLS = 3
+OUTLET = """
+import sys, time
+import numpy as np
+from mne_lsl.lsl import StreamInfo, StreamOutlet, local_clock
+samples, rate, chunk = np.load(sys.argv[1]), 256.0, 8
+info = StreamInfo(sys.argv[2], "EEG", samples.shape[1], rate, "float32", "afterimage-benchmark-" + sys.argv[2])
+info.set_channel_names([str(n) for n in range(samples.shape[1])])
+info.set_channel_units("microvolts")
+outlet, sent, began = StreamOutlet(info, chunk), 0, local_clock()
+while True:
+    at = sent % (len(samples) - chunk)
+    sent += chunk
+    time.sleep(max(0.0, began + sent / rate - local_clock()))
+    outlet.push_chunk(np.ascontiguousarray(samples[at : at + chunk]), began + sent / rate)
+"""
+
+
+def write_sources(folder: Path) -> dict[str, dict[str, Any]]:
+    """Files of every sensor of commands-4 from the synthetic rig; modality -> `source` and `transform`."""
+    source = SyntheticSource()
+    plan = plan_for(source, "test", 0)
+
+    def played(modality: str) -> np.ndarray[Any, Any]:
+        playback = Playback(source, modality, plan)
+        count = int(FILE_S * playback.rate_hz / playback.chunk)
+        return np.concatenate([playback.read(i).samples for i in range(count)])
+
+    video = cv2.VideoWriter(str(folder / "rgb.avi"), cv2.VideoWriter.fourcc(*"FFV1"), 30, (64, 64))
+    for image in played("rgb"):
+        video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    video.release()
+    (folder / "depth").mkdir()
+    for number, image in enumerate(played("depth")):
+        cv2.imwrite(str(folder / "depth" / f"{number:05d}.png"), image)
+    soundfile.write(folder / "audio.wav", played("audio"), 16000, subtype="PCM_16")
+    np.save(folder / "eeg.npy", played("eeg"))
+    return {
+        "rgb": {"source": {"kind": "camera", "device": str(folder / "rgb.avi"), "loop": True}},
+        "depth": {
+            "source": {"kind": "depth-images", "folder": str(folder / "depth"), "loop": True},
+            "transform": {"from_unit": "mm"},
+        },
+        "audio": {"source": {"kind": "audio-file", "file": str(folder / "audio.wav"), "loop": True}},
+        "eeg": {"source": {"kind": "lsl", "name": f"afterimage-{os.getpid()}"}},
+    }
+
+
+def write_rig(folder: Path, sources: dict[str, dict[str, Any]]) -> Path:
+    """A rig file with these sources."""
+    raw = load_rig("commands-4").model_dump(mode="json")
+    for sensor in raw["sensors"]:
+        sensor |= sources[sensor["modality"]]
+    path = folder / "rig.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+class Watch:
+    """What a client sees of the node; reads while it waits."""
+
+    def __init__(self, client: Client, supervisor: Supervisor) -> None:
+        self.client, self.supervisor = client, supervisor
+        self.changes: list[HealthEvent] = []
+        self.last: Decision | None = None
+        self.decisions = 0
+
+    def until(self, condition: Callable[[], bool], seconds: float) -> float | None:
+        """Seconds until a condition holds; None if it does not in time."""
+        began = time.monotonic()
+        while (past := time.monotonic() - began) < seconds:
+            if condition():
+                return past
+            self.supervisor.look()
+            message = self.client.receive(0.02)
+            if isinstance(message, Decision):
+                self.last, self.decisions = message, self.decisions + 1
+            elif isinstance(message, HealthEvent):
+                self.changes.append(message)
+        return None
+
+    def state(self, modality: str) -> tuple[str, bool]:
+        """State of a modality, and whether it was imputed, in the last decision."""
+        if self.last is None:
+            return "waiting", False
+        report = self.last.modalities[modality]
+        return report.state, report.imputed
+
+    def all_live(self) -> bool:
+        """Whether every sensor is."""
+        return self.last is not None and all(r.state == "live" for r in self.last.modalities.values())
+
+
+def kill_and_recover(watch: Watch, modality: str, kill: Callable[[], None]) -> dict[str, Any]:
+    """SIGKILL one thing, and see its modality go, be imputed, and come back."""
+    kill()
+    gone = watch.until(lambda: watch.state(modality) == ("missing", True), 20)
+    back = watch.until(lambda: watch.state(modality)[0] == "live", 60)
+    return {
+        "missing_after_ms": None if gone is None else round(1000 * gone),
+        "live_after_s": None if back is None else round(back + (gone or 0), 2),
+    }
+
+
+def _kill_process(supervisor: Supervisor, modality: str) -> None:
+    os.kill(supervisor.pid(modality), signal.SIGKILL)
+
+
+def run(bundle: Path, seconds: float) -> dict[str, Any]:
+    """The whole run; JSON-serialisable."""
+    with tempfile.TemporaryDirectory(prefix="ai-live-") as name:
+        folder = Path(name)
+        rig_file = write_rig(folder, write_sources(folder))
+        endpoints = Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d")
+        outlet = [sys.executable, "-c", OUTLET, str(folder / "eeg.npy"), f"afterimage-{os.getpid()}"]
+        statistics = folder / "statistics.json"
+        command = [sys.executable, "-m", "afterimage", "run", str(bundle), "--rig", str(rig_file)]
+        command += ["--frames", endpoints.frames, "--decisions", endpoints.decisions]
+        command += ["--control", f"ipc://{folder}/c", "--json", str(statistics)]
+        processes = {"outlet": subprocess.Popen(outlet), "node": subprocess.Popen(command)}
+        rig = load_rig(rig_file)
+        try:
+            with (
+                Client(rig, endpoint=endpoints.decisions) as client,
+                Supervisor(
+                    rig, endpoints.frames, say=lambda text: print(text, file=sys.stderr)
+                ) as supervisor,
+            ):
+                watch = Watch(client, supervisor)
+                started = watch.until(watch.all_live, 60)
+                watch.changes.clear()
+                watch.until(lambda: False, seconds)
+                report: dict[str, Any] = {
+                    "all_live_after_s": started,
+                    "steady_s": seconds,
+                    "false_alarms": [f"{c.modality}: {c.state} ({c.reason})" for c in watch.changes],
+                    "kills": {},
+                }
+                for modality in rig.modality_names:
+                    report["kills"][modality] = [
+                        kill_and_recover(watch, modality, partial(_kill_process, supervisor, modality))
+                        for _ in range(KILLS)
+                    ]
+
+                def replace_outlet() -> None:
+                    processes["outlet"].kill()
+                    processes["outlet"].wait()
+                    processes["outlet"] = subprocess.Popen(outlet)
+
+                report["kills"]["eeg outlet"] = [
+                    kill_and_recover(watch, "eeg", replace_outlet) for _ in range(KILLS)
+                ]
+                report["decisions"], report["lost_by_reader"] = watch.decisions, client.lost
+                node = processes["node"]
+                report["node_restarts"] = 0 if node.poll() is None else 1
+                node.send_signal(signal.SIGTERM)
+                node.wait(10)
+                counters = json.loads(statistics.read_text())
+        finally:
+            for process in processes.values():
+                process.kill()
+                process.wait()
+    messages = counters["messages"]
+    report |= {k: messages[k] for k in ("received", "used", "pending", "dropped", "unaccounted", "ticks")}
+    report["tick_lateness_ms"] = counters["latency_ms"]["tick_lateness"]
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of steady running before the first kill")
+    parser.add_argument("--json", type=Path, help="write the report there")
+    arguments = parser.parse_args()
+    text = json.dumps(run(arguments.bundle, arguments.seconds), indent=1)
+    if arguments.json is not None:
+        arguments.json.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
