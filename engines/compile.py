@@ -34,11 +34,12 @@ from engines.engine import (
     save_engine,
 )
 from engines.errors import CompileError, EngineError
+from engines.opening import load_session
 from engines.parity import THRESHOLDS, check_parity
 from engines.precision import ReducedGraph
 from engines.products import UnoptimisedRunner
 from engines.reduction import reduce_graphs, reduced_graph_names
-from engines.session import Session, load_session
+from engines.session import Session
 from engines.targets import Target
 
 Progress = Callable[[int, int, str], None]

@@ -23,10 +23,11 @@ from engines.bundle import (
     presence_patterns,
 )
 from engines.errors import CompileError
+from engines.opening import load_session
 from engines.parity import Golden
 from engines.precision import ProductChoice, ReducedGraph, Samples, tolerance
 from engines.products import UnoptimisedRunner
-from engines.session import Session, load_session
+from engines.session import Session
 from engines.targets import Target
 
 

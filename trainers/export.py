@@ -28,8 +28,9 @@ from engines.bundle import (
     presence_patterns,
     save_manifest,
 )
+from engines.opening import open_session
 from engines.parity import check_parity
-from engines.session import Session, open_session
+from engines.session import Session
 from engines.targets import ALLOWED_DECISION_CHANGE
 from runtime.rig import Rig
 from trainers.configuration import ModelConfig

@@ -13,7 +13,8 @@ from engines.bundle import Manifest, load_manifest
 from engines.compile import compile_bundle
 from engines.engine import load_engine
 from engines.errors import EngineError
-from engines.session import Session, open_session
+from engines.opening import open_session
+from engines.session import Session
 from engines.targets import Target, load_target, overridden, shipped_targets
 
 REFERENCE = "onnxruntime"

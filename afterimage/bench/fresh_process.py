@@ -77,7 +77,7 @@ def _run(task: Mapping[str, Any]) -> dict[str, float]:
     else:
         import onnxruntime  # noqa: F401
 
-        from engines.session import open_session
+        from engines.opening import open_session
     imported, imported_mib = time.perf_counter(), _resident_mib()
     session: Session
     if "engine" in task:

@@ -49,7 +49,7 @@ def evaluate(
     from rich.console import Console
 
     from afterimage.demo.report import accuracy_table
-    from engines.session import open_session
+    from engines.opening import open_session
     from runtime.sensors.moments import SPLITS
     from runtime.sensors.sources import open_source
 

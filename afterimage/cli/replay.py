@@ -56,7 +56,7 @@ def replay(
     from typing import cast, get_args
 
     from afterimage.replaying import replay_recording
-    from engines.session import open_session
+    from engines.opening import open_session
     from runtime.rig import FillPolicy
     from runtime.sensors.faults import load_schedule
 

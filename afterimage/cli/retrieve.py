@@ -48,7 +48,7 @@ def retrieve(
     """
     from rich.console import Console
 
-    from engines.session import open_session
+    from engines.opening import open_session
     from runtime.sensors.moments import SPLITS
     from runtime.sensors.sources import open_source
 

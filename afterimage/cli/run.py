@@ -50,7 +50,7 @@ def run(
     from typing import cast, get_args
 
     from afterimage.recording import recording
-    from engines.session import open_session
+    from engines.opening import open_session
     from runtime.node import Node
     from runtime.rig import FillPolicy, load_rig
     from runtime.transport.control import default_control

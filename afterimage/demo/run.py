@@ -16,7 +16,8 @@ from afterimage.demo.report import accuracy_table, json_ready, live_report, summ
 from afterimage.demo.timeline import draw_timeline
 from afterimage.watching import PageOptions
 from engines.compile import compile_bundle
-from engines.session import Session, open_session
+from engines.opening import open_session
+from engines.session import Session
 from engines.targets import load_target
 from runtime.sensors.moments import MomentSource
 from runtime.sensors.sources import find_data_dir, open_source

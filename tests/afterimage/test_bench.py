@@ -237,7 +237,7 @@ def test_pytorch_and_the_engine_decide_alike_on_what_is_timed(small_run):
     from afterimage.bench.fresh_process import golden_windows
     from afterimage.bench.torch_runners import open_torch_session
     from engines.bundle import load_manifest
-    from engines.session import open_session
+    from engines.opening import open_session
 
     bundle = small_run / "bundle"
     manifest = load_manifest(bundle)

@@ -43,7 +43,7 @@ def test_a_bundle_runs_without_torch(tiny_bundle):
     done = run_without_extras(
         """
         import numpy as np
-        from engines.session import open_session
+        from engines.opening import open_session
         from runtime.node import Node
         from afterimage import Client, Sensor
         with open_session(__import__("pathlib").Path(sys.argv[1])) as session:

@@ -11,7 +11,7 @@ from rich.console import Console
 from afterimage.demo.play import demo_schedule, play_live
 from afterimage.demo.report import json_ready, live_report
 from afterimage.watching import PageOptions
-from engines.session import open_session
+from engines.opening import open_session
 from runtime.sensors.faults import Fault, FaultSchedule
 from runtime.sensors.sources import open_source
 

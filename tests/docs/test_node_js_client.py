@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from curve_peers import KeyFolder, free_endpoint, until
 
-from engines.session import open_session
+from engines.opening import open_session
 from runtime.node import Node
 from runtime.rig import Rig, load_rig
 from runtime.sensors.publisher import Sensor

@@ -10,8 +10,8 @@ from engines.bundle import BundleError, load_manifest
 from engines.compile import compile_bundle
 from engines.engine import load_engine
 from engines.errors import CompileError
+from engines.opening import open_session
 from engines.reduction import reduce_graphs
-from engines.session import open_session
 from engines.targets import load_target, overridden
 
 PATTERN = 5  # rgb+audio

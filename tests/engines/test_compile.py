@@ -16,7 +16,7 @@ from engines.bundle import BundleError, load_manifest
 from engines.compile import compile_bundle
 from engines.engine import engine_key, load_engine, rebuild_command
 from engines.errors import BackendUnavailableError, CompileError, EngineError
-from engines.session import open_session
+from engines.opening import open_session
 from engines.targets import load_target, overridden
 
 

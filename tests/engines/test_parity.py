@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from engines.bundle import BundleError
+from engines.opening import open_session
 from engines.parity import check_parity, differing_decisions, relative_error
-from engines.session import open_session
 
 
 def rewrite_golden(bundle, replace_graph, change):

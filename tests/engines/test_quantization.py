@@ -9,12 +9,12 @@ from engines.bundle import graph_signature, load_manifest
 from engines.compile import compile_bundle
 from engines.engine import load_engine
 from engines.errors import CompileError
+from engines.opening import open_session
 from engines.parity import relative_error
 from engines.precision import ProductChoice, Samples
 from engines.products import parsed, run
 from engines.quantization import ONNXRUNTIME_CPU, TENSORRT, Quantisation
 from engines.reduction import reduced_graph_names
-from engines.session import open_session
 from engines.targets import load_target, overridden
 
 onnx = pytest.importorskip("onnx", reason="int8 rewrites graphs with onnx")

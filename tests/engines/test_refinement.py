@@ -10,8 +10,9 @@ import pytest
 
 from engines.backends.interface import Array
 from engines.bundle import MANIFEST_NAME, BundleError, Manifest, load_manifest, save_manifest
+from engines.opening import open_session
 from engines.refinement import Refinement, refined_evidence
-from engines.session import Session, open_session
+from engines.session import Session
 
 OFFSETS = {"a": 1, "b": 3}
 

@@ -10,7 +10,8 @@ import pytest
 
 from engines.bundle import BundleError, pattern_key
 from engines.errors import EngineError, InputError
-from engines.session import open_session, softmax
+from engines.opening import open_session
+from engines.session import softmax
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from engines.backends.tensorrt import batch_profiles
 from engines.bundle import graph_names, graph_signature, load_manifest
 from engines.compile import compile_bundle
 from engines.errors import BackendUnavailableError, EngineError, InputError
+from engines.opening import load_session, open_session
 from engines.parity import check_parity
-from engines.session import load_session, open_session
 from engines.targets import BatchProfile, load_target
 
 BATCH = BatchProfile(maximum=3)  # less than the golden batch of 4, so that chunks are exercised

@@ -21,7 +21,8 @@ from engines.backends.tensorrt_runner import TensorRTRunner
 from engines.bundle import graph_names, graph_signature, load_manifest
 from engines.compile import compile_bundle
 from engines.errors import EngineError
-from engines.session import Session, open_session
+from engines.opening import open_session
+from engines.session import Session
 from engines.targets import BatchProfile, load_target
 
 MODALITIES = ("rgb", "depth", "audio", "eeg")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engines.errors import InputError
-from engines.session import open_session
+from engines.opening import open_session
 
 
 @pytest.fixture(scope="module")

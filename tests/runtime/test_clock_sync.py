@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zmq
 
-from engines.session import open_session
+from engines.opening import open_session
 from runtime.core.clock import node_time
 from runtime.node import Node
 from runtime.rig import load_rig

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from engines.errors import EngineError
-from engines.session import Session, open_session
+from engines.opening import open_session
+from engines.session import Session
 from runtime.client import Client
 from runtime.node import Node
 from runtime.rig import Rig, RigError, load_rig

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from engines.session import open_session
+from engines.opening import open_session
 from runtime.sensors.moments import MomentSource
 from runtime.sensors.synthetic import SyntheticSource
 from trainers.checkpoint import CheckpointError

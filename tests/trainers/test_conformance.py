@@ -18,8 +18,8 @@ from torch.nn import functional
 from toy_sensors import LENGTHS, ToySource
 
 from engines.bundle import pattern_key, presence_patterns
+from engines.opening import open_session
 from engines.parity import check_parity
-from engines.session import open_session
 from runtime.client import Client
 from runtime.node import Node
 from runtime.sensors.publisher import Sensor

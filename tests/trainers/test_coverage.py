@@ -12,7 +12,8 @@ from toy_sensors import ToySource
 
 from engines.bundle import BundleError, Manifest, pattern_key, presence_patterns, read_manifest, save_manifest
 from engines.errors import InputError
-from engines.session import Session, open_session
+from engines.opening import open_session
+from engines.session import Session
 from trainers.calibration import fit_imputation_scale, validation_evidence
 from trainers.configuration import ModelConfig
 from trainers.evaluation.coverage import coverage, interval_half_width, measured_weight

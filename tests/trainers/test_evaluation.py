@@ -12,7 +12,8 @@ import torch
 from tiny_bundle import CLASSES, NAMES, build_tiny_bundle
 
 from engines.bundle import pattern_key, presence_patterns
-from engines.session import Session, open_session
+from engines.opening import open_session
+from engines.session import Session
 from runtime.sensors.synthetic import SyntheticSource
 from trainers.data.windows import evaluation_windows
 from trainers.evaluation.calibration_error import accuracy, expected_calibration_error

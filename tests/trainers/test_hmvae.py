@@ -12,7 +12,7 @@ import torch
 from toy_sensors import LENGTHS, ToySource
 
 from engines.bundle import load_manifest
-from engines.session import open_session
+from engines.opening import open_session
 from trainers.calibration import calibrate, validation_evidence
 from trainers.configuration import ModelConfig, load_model_config
 from trainers.data.sampler import Batch, BatchSampler

@@ -11,7 +11,7 @@ import pytest
 from tiny_bundle import NAMES
 
 from engines.errors import InputError
-from engines.session import open_session
+from engines.opening import open_session
 from runtime.sensors.synthetic import SyntheticSource
 from trainers.data.windows import evaluation_windows
 from trainers.evaluation.patterns import encode_all

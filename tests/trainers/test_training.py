@@ -16,8 +16,8 @@ pytest.importorskip("onnx", reason="export writes ONNX, and onnx is not installe
 from engines.accuracy_gate import DecisionSet, decision_change
 from engines.arrays import BundleArrays
 from engines.bundle import load_manifest, pattern_key, presence_patterns
+from engines.opening import open_session
 from engines.parity import check_parity
-from engines.session import open_session
 from runtime.rig import check_rig_feeds_bundle
 from runtime.sensors.moments import MomentSource
 from runtime.sensors.synthetic import SyntheticSource

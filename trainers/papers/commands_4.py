@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from engines.bundle import pattern_key, presence_patterns
-from engines.session import Session, open_session
+from engines.opening import open_session
+from engines.session import Session
 from runtime.sensors.moments import MomentSource
 from runtime.sensors.sources import open_source
 from trainers.configuration import load_model_config, shipped_models

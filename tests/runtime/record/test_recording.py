@@ -23,7 +23,7 @@ pytest.importorskip("mcap", reason="recordings need mcap, which is not installed
 from mcap.reader import make_reader
 
 from afterimage.replaying import replay_recording
-from engines.session import open_session
+from engines.opening import open_session
 from runtime.node import Node
 from runtime.record.reader import read_recording
 from runtime.record.recorder import record

@@ -10,7 +10,7 @@ import msgpack
 import pytest
 from published import MS, statistics
 
-from engines.session import open_session
+from engines.opening import open_session
 from runtime.client import Client
 from runtime.core.health import State
 from runtime.node import Node
