@@ -77,6 +77,19 @@ def test_it_is_written_in_one_step_and_reads_back(tmp_path: Path) -> None:
         ("[" * 1200, "cannot be read"),
         ("\x00", "not YAML"),
     ],
+    # Keys are drawn anew in every process, and tests must have the same names in all of them.
+    ids=[
+        "version",
+        "port",
+        "key",
+        "role",
+        "no role",
+        "reader of a modality",
+        "not YAML",
+        "list",
+        "deep",
+        "zero byte",
+    ],
 )
 def test_a_bad_list_is_named_with_its_fault(tmp_path: Path, text: str, named: str) -> None:
     path = tmp_path / "allowed.yaml"
