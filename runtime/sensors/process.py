@@ -43,6 +43,10 @@ _OVERRUN_NS = NS_PER_S
 """A sensor this far behind has overrun its buffer: it drops what it missed, as a driver does."""
 
 
+_STOP_S = 15.0
+"""A process that was told to end gets this long to say its counts; a starved machine needs some of it."""
+
+
 class SensorProcessError(Exception):
     """A sensor process that did not start or died; the message names it and holds its last words."""
 
@@ -312,7 +316,7 @@ class SensorGroup:
         if self.start_ns is None:
             raise ValueError("restart() needs a group that has been started")
         old = self._processes[modality]
-        self._collect(modality, old.stop(signal.SIGTERM, 5.0))
+        self._collect(modality, old.stop(signal.SIGTERM, _STOP_S))
         fresh = _Process(old.spec)
         self._processes[modality] = fresh
         fresh.wait_ready(self._timeout_s)
@@ -328,7 +332,7 @@ class SensorGroup:
             if process.popen.poll() is None:
                 process.popen.terminate()
         for modality, process in self._processes.items():
-            self._collect(modality, process.stop(signal.SIGTERM, 5.0))
+            self._collect(modality, process.stop(signal.SIGTERM, _STOP_S))
         self._processes = {}
         return self._counts
 
