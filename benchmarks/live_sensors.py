@@ -171,7 +171,9 @@ def run(bundle: Path, seconds: float) -> dict[str, Any]:
                 report: dict[str, Any] = {
                     "all_live_after_s": started,
                     "steady_s": seconds,
-                    "false_alarms": [f"{c.modality}: {c.state} ({c.reason})" for c in watch.changes],
+                    "false_alarms": [
+                        f"{c.modality}: {c.state} ({c.reason})" for c in watch.changes if c.state != "live"
+                    ],
                     "kills": {},
                 }
                 for modality in rig.modality_names:
