@@ -15,6 +15,7 @@ from afterimage.cli import (
     demo,
     doctor,
     evaluate,
+    import_file,
     keys,
     paper,
     record,
@@ -61,6 +62,7 @@ app.command("run")(run.run)
 app.command("watch")(watch.watch)
 app.command("record")(record.record)
 app.command("replay")(replay.replay)
+app.command("import")(import_file.import_file)
 app.command("doctor")(doctor.doctor)
 app.add_typer(bench.bench, name="bench")
 app.command("paper")(paper.paper)
@@ -77,6 +79,7 @@ _KNOWN_ERRORS = {
     "runtime.sensors.faults": ("FaultError",),
     "runtime.sensors.packs": ("PackError",),
     "runtime.sensors.process": ("SensorProcessError",),
+    "runtime.sensors.sample_source": ("SourceRefusedError",),
     "runtime.transport.endpoints": ("EndpointError",),
     "trainers.configuration": ("ConfigurationError",),
     "trainers.checkpoint": ("CheckpointError",),

@@ -20,6 +20,7 @@ from engines.errors import EngineError
 from engines.session import Session
 from runtime.core.pipeline import DueWindow, Pipeline, TickPlan
 from runtime.decisions import DecisionMaker
+from runtime.record.schemas import IMPORTED
 from runtime.record.writer import RecordingError
 from runtime.rig import FillPolicy, Rig
 from runtime.sensors.faults import FaultInjector, FaultSchedule
@@ -198,6 +199,10 @@ def decided(decision: Decision | dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_start(begin: JournalEntry) -> JournalEntry:
+    if begin.settings.get("backend") == IMPORTED:
+        raise RecordingError(
+            "the recording was imported and no node ever decided on it; replay it freely (--free)"
+        )
     if begin.order != 0:
         raise RecordingError(
             f"the recording began with input {begin.order} of its run, so what the node knew before is not in it; "

@@ -17,6 +17,8 @@ from runtime.wire.checks import unpack_map
 
 REFUSED_TOPIC = "refused"
 """Frames that are not three parts with one msgpack map: kept as they came, so that a replay refuses them again."""
+IMPORTED = "imported"
+"""What stands in the place of a backend in the settings of an imported recording."""
 RECORDER_TOPIC = "recorder"
 """What the recorder itself counted, about once a second."""
 

@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 from afterimage.cli import _KNOWN_ERRORS, app, known_errors, main
 
 COMMANDS = (
-    "demo", "train", "evaluate", "retrieve", "compile", "sense", "run", "watch", "record", "replay", "doctor", "paper",
-    "bench engines", "keys new", "keys list", "keys allow", "keys revoke", "bridge lsl", "bridge ros2",
+    "demo", "train", "evaluate", "retrieve", "compile", "sense", "run", "watch", "record", "replay", "import", "doctor",
+    "paper", "bench engines", "keys new", "keys list", "keys allow", "keys revoke", "bridge lsl", "bridge ros2",
 )  # fmt: skip
 
 

@@ -56,6 +56,10 @@ class EegFileSource:
         at, capture_ns, missed = due
         return Samples(self._read(at), capture_ns, PLAYBACK, missed)
 
+    def all_samples(self) -> npt.NDArray[Any]:
+        """Every sample of the open file at once, (n, channels), for those who do not play it."""
+        return self._read(slice(None))
+
     def close(self) -> None:
         """Let go of the samples."""
         self._read = lambda _: np.empty((0, 0))
@@ -105,7 +109,7 @@ class EegFileSource:
             raise SourceRefusedError(
                 f"sensor {self._sensor.modality!r}: {path}: MNE cannot read it: {e}"
             ) from e
-        self._read = lambda at: raw.get_data(start=at.start, stop=at.stop, verbose="error").T
+        self._read = lambda at: raw.get_data(start=at.start or 0, stop=at.stop, verbose="error").T
         names, kinds = tuple(raw.ch_names), raw.get_channel_types()
         # MNE brings everything that is a voltage to volts.
         units = ["V" if k in ("eeg", "eog", "ecg", "emg", "seeg", "ecog", "dbs") else None for k in kinds]

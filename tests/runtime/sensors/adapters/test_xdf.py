@@ -1,48 +1,18 @@
-"""XDF files, written here byte for byte as the format's specification says."""
+"""XDF files as sensors."""
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from sensor_bench import joined, read_samples, sensor_of
+from xdf_files import write_xdf
 
 from runtime.sensors.sample_source import SourceRefusedError, make_source
 from runtime.sensors.transform import Transformer, plan
 
 pytest.importorskip("pyxdf", reason="needs the xdf extra")
-
-
-def chunk(tag: int, content: bytes) -> bytes:
-    body = struct.pack("<H", tag) + content
-    return b"\x04" + struct.pack("<I", len(body)) + body
-
-
-def write_xdf(path: Path, streams: dict[str, tuple[str, str, np.ndarray[Any, Any]]], rate: float) -> None:
-    """Streams by name: type, unit of their channels, (n, channels) float32."""
-    out = b"XDF:" + chunk(1, b"<?xml version='1.0'?><info><version>1.0</version></info>")
-    for number, (name, (kind, unit, data)) in enumerate(streams.items(), 1):
-        labels = "".join(
-            f"<channel><label>E{c}</label><unit>{unit}</unit></channel>" for c in range(data.shape[1])
-        )
-        header = (
-            f"<?xml version='1.0'?><info><name>{name}</name><type>{kind}</type>"
-            f"<channel_count>{data.shape[1]}</channel_count><nominal_srate>{rate}</nominal_srate>"
-            f"<channel_format>float32</channel_format><desc><channels>{labels}</channels></desc></info>"
-        )
-        out += chunk(2, struct.pack("<I", number) + header.encode())
-    for number, (_, _, data) in enumerate(streams.values(), 1):
-        samples = b"".join(
-            b"\x08" + struct.pack("<d", 100 + n / rate) + row.astype("<f4").tobytes()
-            for n, row in enumerate(data)
-        )
-        out += chunk(3, struct.pack("<I", number) + b"\x04" + struct.pack("<I", len(data)) + samples)
-        footer = f"<?xml version='1.0'?><info><sample_count>{len(data)}</sample_count></info>"
-        out += chunk(6, struct.pack("<I", number) + footer.encode())
-    path.write_bytes(out)
 
 
 def test_a_stream_of_an_xdf_file_plays_with_its_unit_and_names(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""``afterimage import``: an EEG file as a recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from afterimage.cli.arguments import RigOption
+
+
+def import_file(
+    file: Annotated[Path, typer.Argument(help="XDF, FIF, EDF, BDF or BrainVision.", exists=True)],
+    out: Annotated[Path, typer.Argument(help="The recording (MCAP), not there yet.")],
+    rig: RigOption = "commands-4",
+    modality: Annotated[str, typer.Option(help="The sensor of the rig that the file stands for.")] = "eeg",
+    stream: Annotated[
+        str | None, typer.Option(help="XDF: name or type of the stream, where there are several.")
+    ] = None,
+) -> None:
+    """Write an EEG file as a recording, through the `transform` that the rig declares for that sensor.
+
+    Examples:
+
+      afterimage import session.xdf session.mcap --rig my-rig.yaml
+
+      afterimage replay session.mcap runs/svae/bundle --free
+    """
+    from runtime.record.importing import import_eeg_file
+    from runtime.rig import load_rig
+
+    frames = import_eeg_file(file, out, load_rig(rig), modality, stream=stream)
+    typer.echo(f"{out}: {frames} frames of {modality}")
