@@ -40,10 +40,20 @@ class Sensor(_Strict):
     unit: str
     rate_hz: float = Field(gt=0, le=1_000_000)
     chunk: int = Field(ge=1, description="samples in one message")
+    channels: tuple[str, ...] = Field(default=(), description="names along the last axis, for people")
     source: Source | None = Field(
         default=None, exclude=True, repr=False, description="the synthetic rig if not given"
     )
     transform: Transform | None = Field(default=None, exclude=True, repr=False)
+
+    @model_validator(mode="after")
+    def _named(self) -> Sensor:
+        count = self.sample_shape[-1] if self.sample_shape else 0
+        if self.channels and len(self.channels) != count:
+            raise ValueError(
+                f"channels: expected {count} names, one per entry of the last axis, got {len(self.channels)}"
+            )
+        return self
 
     @property
     def period_s(self) -> float:

@@ -258,5 +258,5 @@ def _rounded(value: Any, digits: int = 3) -> float | None:
 
 def _channel_names(sensor: Sensor) -> list[str]:
     """What the rig calls the channels of a sensor; none where it has no names for them."""
-    named = getattr(sensor, "channels", ()) or getattr(sensor.transform, "channels", ()) or ()
+    named = sensor.channels or getattr(sensor.transform, "channels", ()) or ()
     return [str(name) for name in named]
