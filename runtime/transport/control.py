@@ -101,12 +101,18 @@ class ClockSync:
         self._id, self._now, self._every_s = clock_id, now, every_s
         self._estimator = OffsetEstimator(drift_ppm)
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stop, self._settled = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._measure, name="clock sync", daemon=True)
         self._thread.start()
 
     def clock(self) -> Clock | None:
-        """The clock with its offset and uncertainty as of now; None until the node has answered once."""
+        """The clock with its offset and uncertainty as of now; None until the node has answered some probes.
+
+        Some, because the first answer alone may leave an offset uncertain by as long as the node takes to start: the
+        next ones would move it, and time would seem to run backwards.
+        """
+        if not self._settled.is_set():
+            return None
         with self._lock:
             found = self._estimator.offset(self._now())
         return None if found is None else Clock(self._id, found.offset_ns, found.uncertainty_ns)
@@ -138,15 +144,16 @@ class ClockSync:
 
     def _measure(self) -> None:
         with _Asker(self._endpoint, self._keys) as asker:
-            number, hurry = 0, _HURRY
-            while not self._stop.is_set():
+            number, hurry, wait_s = 0, _HURRY, 0.0
+            while not self._stop.wait(wait_s):
                 number += 1
                 asker.knock_again()
+                known = self._estimator.reanchored
                 answered = self._probe(asker.socket, number)
-                hurry = _HURRY if answered is None else hurry - 1
-                self._stop.wait(
-                    0.02 if answered and hurry > 0 else min(self._every_s, 0.2 if hurry > 0 else 1e9)
-                )
+                hurry = _HURRY if self._estimator.reanchored > known else hurry - answered
+                if hurry <= 0:
+                    self._settled.set()
+                wait_s = self._every_s if hurry <= 0 else _HURRIED_S
 
     def _probe(self, socket: zmq.Socket[bytes], number: int) -> bool:
         """One round trip; False if there was none in time."""

@@ -89,6 +89,13 @@ def look_until(supervisor: Supervisor, condition: Callable[[], bool], seconds: f
         time.sleep(0.02)
 
 
+def heeds_sigterm(pid: int) -> bool:
+    """Whether a process has got as far as handling SIGTERM; before that the signal ends it without a word."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(line for line in status if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def test_every_sensor_runs_in_a_process_and_a_killed_one_is_started_again(
     receiver: FrameReceiver, plugin: None
 ) -> None:
@@ -197,7 +204,8 @@ def test_faults_spoil_real_sensors_too(receiver: FrameReceiver, plugin: None) ->
     silence = Fault(kind="silence", modalities=("eeg",), start_s=0.0, end_s=3600.0)
     rig = rig_of(counting(after=10**6))
     with Supervisor(rig, receiver.endpoint, faults=FaultSchedule(faults=(silence,))) as supervisor:
-        time.sleep(2.0)
+        look_until(supervisor, lambda: heeds_sigterm(supervisor.pid("eeg")))
+        time.sleep(1.0)
         assert receiver.receive() is None
         counts = supervisor.stop()["eeg"]["processes"][0]
     assert counts["published"] == 0

@@ -130,4 +130,6 @@ def test_sense_reaches_a_node_by_keys_and_on_its_clock(
             running.join(10)
     counters = node.statistics()["messages"]["modalities"]["rgb"]
     assert counters["used"] > 0
-    assert not counters["dropped"].keys() & {"future", "backward"}
+    # A better probe may move the offset back past a message; an hour of skew would show as all of them in the future.
+    assert counters["dropped"].get("backward", 0) <= 2
+    assert "future" not in counters["dropped"]
