@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from runtime.extras import import_extra
 from runtime.node import Node
-from runtime.record.optional import load_mcap
 from runtime.record.writer import RecordingError
 from runtime.wire import JOURNAL_PREFIX
 
@@ -32,7 +32,7 @@ def recording(node: Node, rig: str, path: Path, keys: str | None = None) -> Iter
         RecordingError: the file is there, or the recorder does not start; its last words are in the message.
         MissingExtraError: mcap is not installed.
     """
-    load_mcap("mcap.writer")
+    import_extra("mcap.writer", "recordings")
     if path.exists():
         raise RecordingError(f"{path}: is there already; name another file or remove it")
     command = [sys.executable, "-m", "afterimage", "record", str(path), "--rig", rig]

@@ -66,11 +66,11 @@ def serving_page(
         PageError: the address cannot be listened on.
     """
     from afterimage import __version__
-    from runtime.view.optional import load
+    from runtime.extras import import_extra
 
     try:
-        page = load("runtime.view.page")
-        access = load("runtime.view.access")
+        page = import_extra("runtime.view.page", "the live page")
+        access = import_extra("runtime.view.access", "the live page")
         token = options.token
         if token is None and not access.is_loopback(options.host):
             token = secrets.token_urlsafe(24)

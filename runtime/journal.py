@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from runtime.core.pipeline import DueWindow, Pipeline, Received, Rejected, TickP
 from runtime.rig import FillPolicy, Rig
 from runtime.transport.sockets import DecisionSender
 from runtime.wire import JOURNAL_PREFIX, JournalEntry, encode_entry, frame_topic
+from runtime.wire.journal import Call
 
 
 class JournaledPipeline(Pipeline):
@@ -45,6 +47,7 @@ class JournaledPipeline(Pipeline):
         super().__init__(rig, manifest, start_ns, compare=compare)
         self._sender = sender
         self._order = 0
+        self._numbers: Counter[tuple[str, str]] = Counter()
         self._now_ns = start_ns
         self._modalities = {frame_topic(rig.name, m): m for m in rig.modality_names}
         self._settings = {
@@ -94,8 +97,12 @@ class JournaledPipeline(Pipeline):
         self._enter("tick", now_ns)
         return plan
 
-    def _enter(self, call: Any, at_ns: int, **fields: Any) -> None:
-        order, self._order = self._order, self._order + 1
+    def _enter(self, call: Call, at_ns: int, *, modality: str = "", **fields: Any) -> None:
+        topic = (call, modality if call == "frame" else "")
+        order, number = self._order, self._numbers[topic]
+        self._order += 1
+        self._numbers[topic] += 1
         self._now_ns = at_ns
         if self._sender.subscribed(JOURNAL_PREFIX):
-            self._sender.send(encode_entry(JournalEntry(call, order, at_ns, **fields)))
+            entry = JournalEntry(call, order, at_ns, number, modality, **fields)
+            self._sender.send(encode_entry(entry))

@@ -73,7 +73,7 @@ app.add_typer(bridge.bridge, name="bridge")
 _KNOWN_ERRORS = {
     "engines.bundle": ("BundleError",),
     "engines.errors": ("EngineError",),
-    "runtime.record.optional": ("MissingExtraError",),
+    "runtime.extras": ("MissingExtraError",),
     "runtime.record.writer": ("RecordingError",),
     "runtime.rig": ("RigError",),
     "runtime.sensors.faults": ("FaultError",),

@@ -96,11 +96,10 @@ def demo(
 def _page_options(port: int | None, console: Console) -> PageOptions | None:
     """Where the page is served; None, saying why, where its extra is not installed: the demo needs no page."""
     from afterimage.watching import PageOptions
-    from runtime.record.optional import MissingExtraError
-    from runtime.view.optional import load
+    from runtime.extras import MissingExtraError, import_extra
 
     try:
-        load("runtime.view.page")
+        import_extra("runtime.view.page", "the live page")
     except MissingExtraError as e:
         console.print(f"no live page: {e}", highlight=False, markup=False)
         return None

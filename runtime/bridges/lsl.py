@@ -10,8 +10,6 @@ import platform
 import threading
 import time
 from collections.abc import Callable
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,7 @@ from runtime.bridges.lsl_mapping import (
     probability_stream,
 )
 from runtime.client import Client
-from runtime.record.optional import MissingExtraError
+from runtime.extras import import_extra
 from runtime.rig import Rig
 from runtime.sensors.host_clocks import clock_beside_monotonic
 from runtime.transport.keys import Keys
@@ -33,20 +31,6 @@ from runtime.wire import Decision, HealthEvent, Output
 
 _POLL_S = 0.1
 _BUFFERED_S = 30
-
-
-def load_lsl() -> ModuleType:
-    """The mne-lsl library.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        return import_module("mne_lsl.lsl")
-    except ModuleNotFoundError as e:
-        raise MissingExtraError(
-            f"the LSL bridge needs {e.name}, which is not installed: pip install 'afterimage[lsl]'"
-        ) from e
 
 
 class LslOutlets:
@@ -62,7 +46,7 @@ class LslOutlets:
         Raises:
             MissingExtraError: mne-lsl is not installed.
         """
-        self._lsl = load_lsl()
+        self._lsl = import_extra("mne_lsl.lsl", "the LSL bridge")
         self._rig = rig
         self._node_ahead_ns = node_ahead_ns
         self._host = platform.node()

@@ -23,7 +23,7 @@ from runtime.bridges.ros2_mapping import (
     topic_base,
 )
 from runtime.client import Client
-from runtime.record.optional import MissingExtraError
+from runtime.extras import MissingExtraError
 from runtime.rig import Rig
 from runtime.sensors.host_clocks import clock_beside_monotonic
 from runtime.sensors.publisher import Sensor

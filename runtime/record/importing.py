@@ -63,7 +63,7 @@ def import_eeg_file(file: Path, out: Path, rig: Rig, modality: str, *, stream: s
                     unit=sensor.unit,
                 )
                 entry = JournalEntry(
-                    "frame", sequence, message.capture_ns, modality=modality, parts=tuple(parts)
+                    "frame", sequence, message.capture_ns, sequence, modality, parts=tuple(parts)
                 )
                 writer.add(encode_entry(entry))
                 sequence += 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.record.optional import load_mcap
+from runtime.extras import import_extra
 from runtime.record.schemas import from_record
 from runtime.record.writer import RecordingError
 from runtime.wire import JournalEntry, WireError
@@ -36,9 +36,9 @@ def read_recording(path: Path) -> Iterator[Recorded]:
         RecordingError: no such file, not MCAP, or damaged before its end; not a recording of Afterimage.
         MissingExtraError: mcap is not installed.
     """
-    streams = load_mcap("mcap.stream_reader")
-    errors = load_mcap("mcap.exceptions")
-    records = load_mcap("mcap.records")
+    streams = import_extra("mcap.stream_reader", "recordings")
+    errors = import_extra("mcap.exceptions", "recordings")
+    records = import_extra("mcap.records", "recordings")
     topics: dict[int, str] = {}
     try:
         with path.open("rb") as file:

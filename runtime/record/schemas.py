@@ -1,8 +1,8 @@
 """What the channels of a recording hold: the JSON Schema attached to each, and how messages become msgpack maps.
 
 A message of the wire is a topic, a msgpack header and raw bytes. In a recording it is one msgpack map: the header's
-keys, and ``data`` for the bytes. Frames also get ``order`` and ``at_ns``: their place among the node's inputs, and when
-they came.
+keys, and ``data`` for the bytes. Frames also get ``order``, ``number`` and ``at_ns``: their place among the node's
+inputs and among their topic's, and when they came.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         {
             "rig": _STRING, "modality": _STRING, "sequence": _INTEGER, "capture_ns": _INTEGER,
             "clock": {"type": "object"}, "dtype": _STRING, "shape": {"type": "array", "items": _INTEGER},
-            "unit": _STRING, "encoding": _STRING, "order": _INTEGER, "at_ns": _INTEGER, "data": _BINARY,
+            "unit": _STRING, "encoding": _STRING, "order": _INTEGER, "number": _INTEGER, "at_ns": _INTEGER,
+            "data": _BINARY,
         },
         "Consecutive samples of a sensor, time first: little-endian, C order. Times are ns on the node's clock.",
     ),
@@ -60,7 +61,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "A modality as the node knows it; imputed says whether the model made it.",
     ),
     "afterimage.Journal": _object(
-        {"call": _STRING, "order": _INTEGER, "at_ns": _INTEGER, "modality": _STRING},
+        {"call": _STRING, "order": _INTEGER, "number": _INTEGER, "at_ns": _INTEGER, "modality": _STRING},
         "An input of the node's pipeline between frames.",
     ),
     "afterimage.Recorder": _object(
@@ -68,7 +69,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "Messages by topic that the recorder got, and that were published but did not reach it.",
     ),
     "afterimage.Refused": _object(
-        {"order": _INTEGER, "at_ns": _INTEGER, "parts": {"type": "array", "items": _BINARY}},
+        {
+            "order": _INTEGER, "number": _INTEGER, "at_ns": _INTEGER, "modality": _STRING,
+            "parts": {"type": "array", "items": _BINARY},
+        },
         "A message that came on the frames' socket and is no frame.",
     ),
 }  # fmt: skip
@@ -115,7 +119,7 @@ def to_record(parts: Sequence[Any]) -> tuple[str, bytes, int | None]:
 
 
 def _frame_record(entry: JournalEntry) -> tuple[str, bytes, int]:
-    place = {"order": entry.order, "at_ns": entry.at_ns}
+    place = {"order": entry.order, "number": entry.number, "at_ns": entry.at_ns}
     parts = [bytes(p) for p in entry.parts]
     if len(parts) == 3 and entry.modality:
         try:
@@ -123,7 +127,7 @@ def _frame_record(entry: JournalEntry) -> tuple[str, bytes, int]:
         except WireError:
             header = {}
         # Only what comes out as the same bytes again may be taken apart: a replay must see what the node saw.
-        if header and not header.keys() & {"order", "at_ns", "data"} and msgpack.packb(header) == parts[1]:
+        if header and not header.keys() & {*place, "data"} and msgpack.packb(header) == parts[1]:
             return parts[0].decode(), msgpack.packb({**header, **place, "data": parts[2]}), entry.at_ns
     kept = {**place, "modality": entry.modality, "parts": parts}
     return REFUSED_TOPIC, msgpack.packb(kept), entry.at_ns
@@ -144,10 +148,10 @@ def from_record(topic: str, data: bytes) -> JournalEntry | dict[str, Any]:
 
 
 def _frame_entry(topic: str, record: dict[str, Any]) -> JournalEntry:
-    order, at_ns = record.pop("order"), record.pop("at_ns")
+    order, number, at_ns = (record.pop(key) for key in ("order", "number", "at_ns"))
     if topic == REFUSED_TOPIC:
-        return JournalEntry("frame", order, at_ns, modality=record["modality"], parts=tuple(record["parts"]))
+        return JournalEntry("frame", order, at_ns, number, record["modality"], parts=tuple(record["parts"]))
     payload = record.pop("data")
     modality = topic.rsplit("/", 1)[1]
     parts = (topic.encode(), msgpack.packb(record), payload)
-    return JournalEntry("frame", order, at_ns, modality=modality, parts=parts)
+    return JournalEntry("frame", order, at_ns, number, modality, parts=parts)

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgpack
 
-from runtime.record.optional import load_mcap
+from runtime.extras import import_extra
 from runtime.record.schemas import RECORDER_TOPIC, SCHEMAS, schema_of, to_record
-from runtime.wire import WireError
+from runtime.wire import JOURNAL_PREFIX, JournalEntry, WireError, decode_entry
 
 CHUNK_BYTES = 256 * 1024
 """A chunk is written when it holds this much: at most so much is lost when the process is killed."""
@@ -32,7 +32,6 @@ class RecordingWriter:
     Attributes:
         path: of the file.
         received: messages by topic.
-        lost: messages by topic that the node published and that never came.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,10 +41,10 @@ class RecordingWriter:
             RecordingError: it exists, or cannot be created.
             MissingExtraError: mcap is not installed.
         """
-        mcap = load_mcap("mcap.writer")
+        mcap = import_extra("mcap.writer", "recordings")
         self.path = path
         self.received: Counter[str] = Counter()
-        self.lost: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
         try:
             # Unbuffered: the writer hands over whole chunks.
             self._file = path.open("xb", buffering=0)
@@ -59,6 +58,8 @@ class RecordingWriter:
         self._channels: dict[str, int] = {}
         self._numbers: Counter[str] = Counter()
         self._order: int | None = None
+        self._missing_orders = 0
+        self._expected: dict[str, int] = {}
         self._latest_ns = 0
         self._from_start = False
 
@@ -69,11 +70,14 @@ class RecordingWriter:
             RecordingError: the disk is full, or the file is gone.
         """
         try:
+            entry = decode_entry(parts) if bytes(parts[0]).startswith(JOURNAL_PREFIX) else None
             topic, data, at_ns = to_record(parts)
         except WireError:
-            self.lost["unreadable"] += 1
+            self._lost["unreadable"] += 1
             return
-        self._count(topic, data)
+        self.received[topic] += 1
+        if entry is not None:
+            self._count(entry)
         self._write(topic, data, at_ns)
 
     def add_counts(self) -> None:
@@ -82,7 +86,7 @@ class RecordingWriter:
         Raises:
             RecordingError: as for :meth:`add`.
         """
-        counts = {"received": dict(self.received), "lost": dict(self.lost), "from_start": self._from_start}
+        counts = {"received": dict(self.received), "lost": self.lost, "from_start": self._from_start}
         self._write(RECORDER_TOPIC, msgpack.packb(counts), None)
 
     def close(self) -> None:
@@ -111,19 +115,31 @@ class RecordingWriter:
         """Finish the file."""
         self.close()
 
-    def _count(self, topic: str, data: bytes) -> None:
-        self.received[topic] += 1
-        order = _order_of(topic, data)
-        if order is None:
-            return
-        if topic == "journal/begin":
+    @property
+    def lost(self) -> dict[str, int]:
+        """Messages that were published and never came: by topic for the node's inputs, whose numbers tell.
+
+        ``unattributed``: inputs that their common order says are lost, and whose topic has not shown itself since.
+        """
+        lost = dict(self._lost)
+        if (rest := self._missing_orders - sum(self._lost.values()) + self._lost["unreadable"]) > 0:
+            lost["unattributed"] = rest
+        return lost
+
+    def _count(self, entry: JournalEntry) -> None:
+        """Follow the order of the node's inputs, and the numbers of their topics."""
+        if entry.call == "begin":
             if self._order is None:
-                self._from_start = order == 0
-                self._order = order
+                self._from_start, self._order = entry.order == 0, entry.order
             return
-        if self._order is not None and order > self._order:
-            self.lost["journal"] += order - self._order
-        self._order = order + 1
+        topic = f"frame/{entry.modality}" if entry.call == "frame" else f"journal/{entry.call}"
+        if self._order is not None:
+            self._missing_orders += max(0, entry.order - self._order)
+        # Where the run had begun before, the first number that comes is as good as any.
+        expected = self._expected.get(topic, 0 if self._from_start else entry.number)
+        if entry.number > expected:
+            self._lost[topic] += entry.number - expected
+        self._order, self._expected[topic] = entry.order + 1, entry.number + 1
 
     def _write(self, topic: str, data: bytes, at_ns: int | None) -> None:
         self._latest_ns = max(self._latest_ns, at_ns if at_ns is not None else self._latest_ns)
@@ -168,13 +184,6 @@ class _Whole:
 
     def flush(self) -> None:
         """Nothing is held back."""
-
-
-def _order_of(topic: str, data: bytes) -> int | None:
-    if not topic.startswith(("frame/", "journal/", "refused")):
-        return None
-    order = msgpack.unpackb(data, strict_map_key=True).get("order")
-    return order if isinstance(order, int) else None
 
 
 def default_name(rig: str) -> Path:

@@ -43,8 +43,7 @@ _OVERRUN_NS = NS_PER_S
 """A sensor this far behind has overrun its buffer: it drops what it missed, as a driver does."""
 
 
-_STOP_S = 15.0
-"""A process that was told to end gets this long to say its counts; a starved machine needs some of it."""
+_STOP_S = 15.0  # a process that was told to end has this long to say its counts
 
 
 class SensorProcessError(Exception):

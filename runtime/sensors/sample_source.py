@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from runtime.extras import MissingExtraError, import_extra
 from runtime.rig import Sensor
 from runtime.sensors.source_options import KINDS, PluginOptions, SyntheticOptions
 from runtime.wire import Clock
@@ -130,33 +131,17 @@ _ADAPTERS = {
     "synthetic": "synthetic_moments:SyntheticSource",
 }
 
-_EXTRAS = {
-    "brainflow": "brainflow",
-    "depthai": "oak",
-    "mcap": "record",
-    "mne": "mne",
-    "mne_lsl": "lsl",
-    "pyrealsense2": "realsense",
-    "pyxdf": "xdf",
-    "sounddevice": "audio",
-    "soundfile": "audio",
-}
 
-
-def import_extra(module: str, needed_by: str) -> ModuleType:
-    """Import a library of an extra.
+def import_library(module: str, needed_by: str) -> ModuleType:
+    """Import a library that a source needs.
 
     Raises:
         SourceRefusedError: it, or a system library under it, is not there; the message says what to install.
     """
     try:
-        return import_module(module)
-    except ModuleNotFoundError as e:
-        missing = (e.name or module).split(".")[0]
-        extra = _EXTRAS.get(missing, _EXTRAS[module.split(".")[0]])
-        raise SourceRefusedError(
-            f"{needed_by} needs {missing}, which is not installed: pip install 'afterimage[{extra}]'"
-        ) from e
+        return import_extra(module, needed_by)
+    except MissingExtraError as e:
+        raise SourceRefusedError(str(e)) from e
     except OSError as e:  # sounddevice and soundfile say so when their system library is missing
         raise SourceRefusedError(f"{needed_by}: {module} cannot be loaded: {e}") from e
 

@@ -49,9 +49,10 @@ class JournalEntry:
             (windows that were due were cut), ``evidence`` (one was encoded), ``encode_failed``, ``tick``.
         order: counts the inputs of a run from 0; ``begin`` has the number of the next one. A gap is a loss.
         at_ns: the time the pipeline was told, node clock.
+        number: counts the entries of its topic from 0; a gap tells whose loss it was.
         modality: of ``frame``, ``evidence`` and ``encode_failed``; empty where it could not be told.
         capture_ns: of ``evidence``: which window it is of.
-        detail: of ``encode_failed``, the error; of ``tick``, nothing.
+        detail: of ``encode_failed``, the error.
         parts: of ``frame``: the message as it came; views of what was received.
         settings: of ``begin``: rig (as JSON types), bundle, backend, start_ns, compare, wall_ns.
     """
@@ -59,6 +60,7 @@ class JournalEntry:
     call: Call
     order: int
     at_ns: int
+    number: int = 0
     modality: str = ""
     capture_ns: int = 0
     detail: str = ""
@@ -79,6 +81,7 @@ def encode_entry(entry: JournalEntry) -> list[BytesLike]:
         "call": entry.call,
         "order": entry.order,
         "at_ns": entry.at_ns,
+        "number": entry.number,
         "modality": entry.modality,
         "capture_ns": entry.capture_ns,
         "detail": entry.detail[:1024],
@@ -110,6 +113,7 @@ def decode_entry(parts: Sequence[Any]) -> JournalEntry:
         call=call,
         order=take_int(header, "order"),
         at_ns=take_int(header, "at_ns"),
+        number=take_int(header, "number"),
         modality=take_str(header, "modality"),
         capture_ns=take_int(header, "capture_ns", -(2**63)),
         detail=take_str(header, "detail", 1024),

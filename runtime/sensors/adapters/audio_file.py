@@ -11,7 +11,7 @@ from runtime.sensors.sample_source import (
     Delivery,
     Samples,
     SourceRefusedError,
-    import_extra,
+    import_library,
 )
 from runtime.sensors.source_options import AudioFileOptions
 
@@ -28,7 +28,7 @@ class AudioFileSource:
 
     def open(self) -> Delivery:
         """Open the file."""
-        soundfile = import_extra("soundfile", f"sensor {self._sensor.modality!r}: audio-file")
+        soundfile = import_library("soundfile", f"sensor {self._sensor.modality!r}: audio-file")
         path = self._options.file
         try:
             self._file = soundfile.SoundFile(str(path))

@@ -14,7 +14,7 @@ from runtime.sensors.sample_source import (
     Samples,
     SourceLostError,
     SourceRefusedError,
-    import_extra,
+    import_library,
 )
 from runtime.sensors.source_options import BrainflowOptions
 
@@ -36,7 +36,7 @@ class BrainflowSource:
     def open(self) -> Delivery:
         """Connect to the board and let it stream."""
         o, name = self._options, self._sensor.modality
-        self._library = lib = import_extra("brainflow.board_shim", f"sensor {name!r}: brainflow")
+        self._library = lib = import_library("brainflow.board_shim", f"sensor {name!r}: brainflow")
         shim = lib.BoardShim
         shim.disable_board_logger()
         number = self._number(o.board)

@@ -16,7 +16,7 @@ from runtime.sensors.sample_source import (
     Delivery,
     Samples,
     SourceRefusedError,
-    import_extra,
+    import_library,
 )
 from runtime.sensors.source_options import EegFileOptions
 
@@ -65,7 +65,7 @@ class EegFileSource:
         self._read = lambda _: np.empty((0, 0))
 
     def _open_xdf(self) -> tuple[int, Delivery]:
-        pyxdf = import_extra("pyxdf", f"sensor {self._sensor.modality!r}: eeg-file")
+        pyxdf = import_library("pyxdf", f"sensor {self._sensor.modality!r}: eeg-file")
         with self._options.file.open("rb") as file:
             if file.read(4) != b"XDF:":
                 raise SourceRefusedError(f"sensor {self._sensor.modality!r}: {self._options.file}: not XDF")
@@ -101,7 +101,7 @@ class EegFileSource:
         return matching[0]
 
     def _open_mne(self) -> tuple[int, Delivery]:
-        mne = import_extra("mne", f"sensor {self._sensor.modality!r}: eeg-file")
+        mne = import_library("mne", f"sensor {self._sensor.modality!r}: eeg-file")
         path = self._options.file
         try:
             raw = mne.io.read_raw(path, preload=False, verbose="error")

@@ -15,7 +15,7 @@ from runtime.sensors.sample_source import (
     Samples,
     SourceLostError,
     SourceRefusedError,
-    import_extra,
+    import_library,
 )
 from runtime.sensors.source_options import LslOptions
 from runtime.wire import Clock
@@ -46,7 +46,7 @@ class LslSource:
     def open(self) -> Delivery:
         """Find the stream and subscribe to it."""
         who = f"sensor {self._sensor.modality!r}: lsl"
-        self._library = import_extra("mne_lsl.lsl", who)
+        self._library = import_library("mne_lsl.lsl", who)
         found = self._library.resolve_streams(timeout=self._options.resolve_s, **self._asked)
         if found and self._options.source_id is None:
             # The search ends with the first answer; a second look finds those who answer later.

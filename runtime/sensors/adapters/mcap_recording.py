@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from runtime.core.clock import NANOSECONDS, node_time
-from runtime.record.optional import MissingExtraError
+from runtime.extras import MissingExtraError
 from runtime.record.reader import read_recording
 from runtime.record.writer import RecordingError
 from runtime.rig import Sensor

@@ -21,7 +21,7 @@ from runtime.sensors.sample_source import (
     Samples,
     SourceLostError,
     SourceRefusedError,
-    import_extra,
+    import_library,
 )
 from runtime.sensors.source_options import MicrophoneOptions
 from runtime.wire import Clock
@@ -57,7 +57,7 @@ class MicrophoneSource:
         """Open the device and start it."""
         o, name = self._options, self._sensor.modality
         if self._library is None:
-            self._library = import_extra("sounddevice", f"sensor {name!r}: microphone")
+            self._library = import_library("sounddevice", f"sensor {name!r}: microphone")
         else:
             # PortAudio lists the devices once, when it is initialised: one that came back is not in an old list.
             self._library._terminate()

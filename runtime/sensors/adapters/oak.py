@@ -15,7 +15,7 @@ from runtime.sensors.sample_source import (
     SourceLostError,
     SourceRefusedError,
     as_samples,
-    import_extra,
+    import_library,
 )
 from runtime.sensors.source_options import OakOptions
 
@@ -38,7 +38,7 @@ class OakSource:
     def open(self) -> Delivery:
         """Boot the camera with a pipeline of one output."""
         o, name = self._options, self._sensor.modality
-        self._library = dai = import_extra("depthai", f"sensor {name!r}: oak")
+        self._library = dai = import_library("depthai", f"sensor {name!r}: oak")
         if not hasattr(dai.node, "Camera"):
             raise SourceRefusedError(
                 f"sensor {name!r}: oak needs depthai 3 or newer, {dai.__version__} is installed"

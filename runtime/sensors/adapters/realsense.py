@@ -18,7 +18,7 @@ from runtime.sensors.sample_source import (
     SourceLostError,
     SourceRefusedError,
     as_samples,
-    import_extra,
+    import_library,
 )
 from runtime.sensors.source_options import RealSenseOptions
 from runtime.wire import Clock
@@ -43,7 +43,7 @@ class RealSenseSource:
     def open(self) -> Delivery:
         """Start the camera's pipeline."""
         o, name = self._options, self._sensor.modality
-        self._library = rs = import_extra("pyrealsense2", f"sensor {name!r}: realsense")
+        self._library = rs = import_library("pyrealsense2", f"sensor {name!r}: realsense")
         if o.file is not None and not o.file.is_file():
             raise SourceRefusedError(f"sensor {name!r}: {o.file}: no such file")
         pipeline = rs.pipeline()

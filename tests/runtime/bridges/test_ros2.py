@@ -26,7 +26,7 @@ from runtime.bridges.ros2_mapping import (
     observation_message,
     topic_base,
 )
-from runtime.record.optional import MissingExtraError
+from runtime.extras import MissingExtraError
 from runtime.rig import load_rig
 from runtime.transport.sockets import DecisionSender, FrameReceiver
 from runtime.wire import (

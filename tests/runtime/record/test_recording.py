@@ -208,19 +208,41 @@ def test_a_recording_that_began_late_is_only_replayed_freely(
         assert replay_recording(late, session, exact=False)["decisions"] > 40
 
 
-def test_what_the_recorder_lost_is_in_the_file_and_refuses_an_exact_replay(
+def test_what_the_recorder_lost_is_in_the_file_by_topic_and_refuses_an_exact_replay(
     recording: Path, images_bundle: Path, tmp_path: Path
 ) -> None:
-    gap = tmp_path / "gap.mcap"
+    gap, entries = tmp_path / "gap.mcap", _entries(recording)
+    dropped = Counter(_topic(e) for e in entries if 50 <= e.order < 55 and e.call != "begin")
+    assert sum(dropped.values()) == 5
+    assert any(topic.startswith("frame/") for topic in dropped)
     with RecordingWriter(gap) as writer:
-        for entry in _entries(recording):
-            if not 50 <= entry.order < 55:
+        for entry in entries:
+            if not 50 <= entry.order < 55 or entry.call == "begin":
                 writer.add(encode_entry(entry))
-        assert writer.lost == {"journal": 5}
+            if entry.order == 55:
+                assert sum(writer.lost.values()) == 5, "known at once, by the common order"
+        assert writer.lost == dropped
     with open_session(images_bundle) as session:
         with pytest.raises(RecordingError, match="lacks inputs 50 to 54"):
             replay_recording(gap, session)
-        assert replay_recording(gap, session, exact=False)["lost"] == {"journal": 5}
+        assert replay_recording(gap, session, exact=False)["lost"] == dropped
+
+
+def test_a_loss_whose_topic_does_not_come_again_is_unattributed(recording: Path, tmp_path: Path) -> None:
+    entries = _entries(recording)
+    last = next(e for e in reversed(entries) if e.call == "tick")
+    dropped = [e for e in entries if last.order - 3 <= e.order < last.order and e.call != "begin"]
+    with RecordingWriter(tmp_path / "end.mcap") as writer:
+        for entry in entries:
+            if entry.order <= last.order and entry not in dropped:
+                writer.add(encode_entry(entry))
+        ticks = sum(e.call == "tick" for e in dropped)
+        assert writer.lost.get("journal/tick", 0) == ticks
+        assert writer.lost.get("unattributed", 0) == 3 - ticks
+
+
+def _topic(entry: JournalEntry) -> str:
+    return f"frame/{entry.modality}" if entry.call == "frame" else f"journal/{entry.call}"
 
 
 def _entries(path: Path) -> list[JournalEntry]:
