@@ -9,25 +9,14 @@ from typing import Annotated
 import typer
 
 from afterimage.cli.arguments import JsonOption, import_optional, write_json
+from afterimage.cli.bench_model import ModelArgument, model_folders
 
 bench = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
-
-_KNOWN_RUNS = ("runs/demo-svae", "runs/svae", "runs/bench-svae")
-_TRAINING_MINUTES = 1.0
 
 
 @bench.command("engines")
 def engines(
-    model: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="BUNDLE_OR_RUN",
-            help="A training run, or its bundle (PyTorch is measured where the checkpoint is beside it). Default: "
-            f"{', '.join(_KNOWN_RUNS)}, whichever is there; else one is trained on the synthetic rig in a minute.",
-            exists=True,
-            file_okay=False,
-        ),
-    ] = None,
+    model: ModelArgument = None,
     json_file: JsonOption = None,
     target: Annotated[
         list[str] | None,
@@ -65,7 +54,7 @@ def engines(
     from afterimage.bench.report import summary, tables, with_floors, with_ratios
 
     drawing = import_optional("afterimage.bench.plot") if plot is not None else None
-    bundle, checkpoint = _model_folders(model)
+    bundle, checkpoint = model_folders(model)
     with Progress(transient=True, console=Console(stderr=True)) as bar:
         task = bar.add_task("preparing", total=1.0)
 
@@ -97,31 +86,3 @@ def engines(
         for table in tables(report):
             console.print(table)
         console.print(summary(report), highlight=False, markup=False, soft_wrap=True)
-
-
-def _model_folders(model: Path | None) -> tuple[Path, Path | None]:
-    """The bundle, and the checkpoint it came from where that is beside it; trains a model where there is none."""
-    from engines.bundle import MANIFEST_NAME
-
-    if model is None:
-        known = (Path(name) for name in _KNOWN_RUNS)
-        model = next((run for run in known if (run / "bundle" / MANIFEST_NAME).is_file()), None) or _train()
-    run = model if (model / "bundle" / MANIFEST_NAME).is_file() else model.parent
-    bundle = run / "bundle" if run is model else model
-    checkpoint = run / "checkpoint"
-    return bundle, checkpoint if (checkpoint / "state.json").is_file() else None
-
-
-def _train() -> Path:
-    """A model to measure, where nobody has trained one: the weights do not matter to speed, the shapes do."""
-    from runtime.sensors.sources import open_source
-
-    training = import_optional("trainers.training")
-    out = Path(_KNOWN_RUNS[-1])
-    typer.echo(
-        f"no trained model in {', '.join(_KNOWN_RUNS)}: training one on the synthetic rig for "
-        f"{_TRAINING_MINUTES:.0f} minute into {out}",
-        err=True,
-    )
-    training.train("svae", open_source("synthetic"), out, minutes=_TRAINING_MINUTES)
-    return out
