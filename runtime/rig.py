@@ -62,10 +62,23 @@ class Sensor(_Strict):
 
 
 class Tick(_Strict):
-    """When a fused decision is published."""
+    """When a fused decision is published.
 
-    policy: Literal["rate"] = "rate"
+    `rate`: on a steady clock. `arrival`: as soon as a new window of a modality in `on` is encoded, and in any case
+    1 / `rate_hz` after the decision before; the lowest latency, at the cost of a decision per window.
+    """
+
+    policy: Literal["rate", "arrival"] = "rate"
     rate_hz: float = Field(default=20.0, gt=0, le=1000)
+    on: tuple[str, ...] = Field(
+        default=(), description="modalities whose windows bring a decision; every one if not given"
+    )
+
+    @model_validator(mode="after")
+    def _only_arrivals_have_modalities(self) -> Tick:
+        if self.on and self.policy != "arrival":
+            raise ValueError(f"tick.on names what a tick waits for under policy arrival, got policy {self.policy}")
+        return self
 
 
 class Health(_Strict):
@@ -102,6 +115,8 @@ class Rig(_Strict):
         names = self.modality_names
         if len(set(names)) != len(names):
             raise ValueError(f"sensors must have distinct modality names, got {list(names)}")
+        if unknown := [m for m in self.tick.on if m not in names]:
+            raise ValueError(f"tick.on: expected modalities of this rig {list(names)}, got {unknown}")
         return self
 
     @property

@@ -20,7 +20,7 @@ from engines.bundle import Manifest
 from runtime.core.accounting import Ledger
 from runtime.core.fusion import FusionInput, fill
 from runtime.core.health import State
-from runtime.core.schedule import TickSchedule
+from runtime.core.schedule import tick_schedule
 from runtime.core.stream import DueWindow, ModalityStream
 from runtime.rig import FillPolicy, Rig, check_rig_feeds_bundle
 from runtime.wire import FRAME_PREFIX, Frame, HealthEvent, Limits, Reason, WireError, decode_frame
@@ -130,7 +130,9 @@ class Pipeline:
         self.rig = rig
         self._limits = limits
         self._compare = tuple(compare)
-        self._schedule = TickSchedule(rig.tick.rate_hz, start_ns)
+        self._schedule = tick_schedule(rig.tick, start_ns)
+        self._bringing = frozenset(rig.tick.on or rig.modality_names)
+        self._due_ns: dict[str, int] = {}
         self._streams = {
             sensor.modality: ModalityStream(
                 sensor,
@@ -191,6 +193,7 @@ class Pipeline:
                 window = stream.due_window()
                 if window is not None:
                     due.append(window)
+                    self._due_ns[name] = now_ns
                 self._judge(name, stream, now_ns)
         return due
 
@@ -212,6 +215,8 @@ class Pipeline:
             return
         stream.evidence, stream.evidence_ns = checked, capture_ns
         stream.health.evidence(capture_ns)
+        if modality in self._bringing:
+            self._schedule.arrived(self._due_ns.get(modality, 0))
 
     def encode_failed(self, modality: str, now_ns: int, detail: str) -> None:
         """The engine failed on a due window: ``missing`` (reason ``encode_failed``) until new evidence is stored."""

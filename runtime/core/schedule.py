@@ -1,8 +1,10 @@
-"""When a decision is due: a steady rate without drift, and an honest count of what was missed."""
+"""When a decision is due: at a steady rate without drift or as data arrives, and an honest count of what was missed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from runtime.rig import Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class TickSchedule:
 
     def __init__(self, rate_hz: float, start_ns: int) -> None:
         # Millihertz keeps the arithmetic in integers: exact for any number of ticks.
-        self._millihertz = max(1, round(rate_hz * 1000))
+        self._millihertz = _millihertz(rate_hz)
         self._start_ns = start_ns
         self._next = 0
         self.published = 0
@@ -42,6 +44,9 @@ class TickSchedule:
         """When the next tick is due."""
         return self.deadline_ns(self._next)
 
+    def arrived(self, at_ns: int) -> None:
+        """A window came: nothing to a steady rate."""
+
     def due(self, now_ns: int) -> DueTick | None:
         """The tick to publish now, or None; the same tick is never given twice."""
         if now_ns < self.next_deadline_ns:
@@ -54,3 +59,55 @@ class TickSchedule:
         self._next = first + 1
         self.published += 1
         return DueTick(first, self.deadline_ns(first))
+
+
+class ArrivalSchedule:
+    """A tick for every new window, and at the latest one period after the tick before.
+
+    A tick is due from the moment its window was complete, so its lateness is what encoding and fusing took. Only the
+    promise of one tick per period can be missed: what is asked for later than that counts whole periods as missed.
+    """
+
+    def __init__(self, rate_hz: float, start_ns: int) -> None:
+        self.period_ns = 10**12 // _millihertz(rate_hz)
+        self._last_ns = start_ns
+        self._arrived_ns: int | None = None
+        self._next = 0
+        self.published = 0
+        self.missed = 0
+
+    @property
+    def next_deadline_ns(self) -> int:
+        """When the next tick is due, as far as is known."""
+        latest_ns = self._last_ns + self.period_ns
+        return latest_ns if self._arrived_ns is None else min(self._arrived_ns, latest_ns)
+
+    def arrived(self, at_ns: int) -> None:
+        """Evidence of a window that was complete at ``at_ns`` is there; of several before a tick the first counts."""
+        if self._arrived_ns is None:
+            self._arrived_ns = max(at_ns, self._last_ns)
+
+    def due(self, now_ns: int) -> DueTick | None:
+        """The tick to publish now, or None; the same tick is never given twice."""
+        deadline = self.next_deadline_ns
+        if now_ns < deadline:
+            return None
+        latest_ns = self._last_ns + self.period_ns
+        if now_ns >= latest_ns:
+            missed = (now_ns - latest_ns - 1) // self.period_ns if now_ns > latest_ns else 0
+            deadline = latest_ns + missed * self.period_ns
+            self.missed += missed
+            self._next += missed
+        self.published += 1
+        self._next, self._arrived_ns, self._last_ns = self._next + 1, None, deadline
+        return DueTick(self._next - 1, deadline)
+
+
+def tick_schedule(tick: Tick, start_ns: int) -> TickSchedule | ArrivalSchedule:
+    """The schedule that a rig's tick policy asks for."""
+    kind = ArrivalSchedule if tick.policy == "arrival" else TickSchedule
+    return kind(tick.rate_hz, start_ns)
+
+
+def _millihertz(rate_hz: float) -> int:
+    return max(1, round(rate_hz * 1000))
