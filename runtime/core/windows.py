@@ -17,7 +17,7 @@ class Cut:
     """One window cut from the stream.
 
     Attributes:
-        window: (*window_shape) in the raw dtype, a copy.
+        window: (*window_shape) in the raw dtype; never changes: a copy, or an image as it came.
         capture_ns: capture time of its newest sample, node clock.
         start: position of its first sample since the start of the stream.
         end: position after its last sample.
@@ -49,14 +49,17 @@ class WindowBuffer:
         self._rate_hz = spec.rate_hz
         self._keep = spec.window + spec.hop
         # Room for as much again as must be kept: samples move to the front once per `keep` samples, not per message.
-        self._samples = np.zeros((2 * self._keep + longest, *spec.sample_shape), spec.dtype)
+        # An image is a window by itself and lies in the message that brought it: it is kept there and not copied.
+        room = 0 if self.is_image else 2 * self._keep + longest
+        self._samples = np.zeros((room, *spec.sample_shape), spec.dtype)
+        self._images: deque[npt.NDArray[Any]] = deque(maxlen=spec.hop)
         self._base = 0
         self._next_end = spec.window
         self._marks: deque[tuple[int, int]] = deque()
         self.total = 0
 
     def append(self, samples: npt.NDArray[Any], capture_ns: int) -> tuple[int, int]:
-        """Add a message's samples (n, *sample_shape); returns their positions (start, end).
+        """Add a message's samples (n, *sample_shape), images must not change afterwards; gives positions (start, end).
 
         Raises:
             ValueError: more samples than ``longest``.
@@ -64,17 +67,24 @@ class WindowBuffer:
         count = len(samples)
         if count > self.longest:
             raise ValueError(f"a message of {count} samples, the buffer takes {self.longest}")
+        if self.is_image:
+            self._images.extend(samples[-self.hop :])
+        else:
+            self._store(samples, count)
+        start, self.total = self.total, self.total + count
+        self._marks.append((self.total, capture_ns))
+        oldest = self.oldest
+        while self._marks and self._marks[0][0] <= oldest:
+            self._marks.popleft()
+        return start, self.total
+
+    def _store(self, samples: npt.NDArray[Any], count: int) -> None:
         at = self.total - self._base
         if at + count > len(self._samples):
             kept = min(at, self._keep)
             self._samples[:kept] = self._samples[at - kept : at].copy()
             self._base, at = self.total - kept, kept
         self._samples[at : at + count] = samples
-        start, self.total = self.total, self.total + count
-        self._marks.append((self.total, capture_ns))
-        while self._marks and self._marks[0][0] <= self.oldest:
-            self._marks.popleft()
-        return start, self.total
 
     @property
     def oldest(self) -> int:
@@ -99,10 +109,13 @@ class WindowBuffer:
         superseded = (self.total - self._next_end) // self.hop
         end = self._next_end + superseded * self.hop
         self._next_end = end + self.hop
+        return Cut(self._window(end), self._capture_ns(end), end - self.window, end, superseded)
+
+    def _window(self, end: int) -> npt.NDArray[Any]:
+        if self.is_image:
+            return self._images[end - self.total - 1]
         first = end - self.window - self._base
-        samples = self._samples[first : first + self.window]
-        window = samples[-1].copy() if self.is_image else samples.copy()
-        return Cut(window, self._capture_ns(end), end - self.window, end, superseded)
+        return self._samples[first : first + self.window].copy()
 
     def _capture_ns(self, end: int) -> int:
         """Capture time of the sample before position ``end``, from the message that holds it."""
