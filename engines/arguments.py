@@ -28,6 +28,12 @@ class Arguments:
         """
         self.specs = specs
         self.maximum_batch = maximum_batch
+        ends = np.cumsum([spec.evidence_size for spec in specs.values()]).tolist()
+        self._width = ends[-1] if ends else 0
+        self._places = {
+            name: slice(end - spec.evidence_size, end)
+            for (name, spec), end in zip(specs.items(), ends, strict=True)
+        }
 
     def spec(self, modality: str) -> ModalitySpec:
         """The spec of a modality; an unknown one is an InputError."""
@@ -67,28 +73,48 @@ class Arguments:
             raise InputError(f"presence: expected only 0 and 1, got {np.unique(mask)[:8].tolist()}")
         return mask
 
-    def evidence(self, name: str, value: npt.NDArray[Any] | None, present: npt.NDArray[np.bool_]) -> Array:
-        """Evidence as float32 with zeros in rows where the modality is absent; wants it finite where present.
+    def fuse_inputs(self, evidence: Mapping[str, npt.NDArray[Any]], mask: Array) -> dict[str, Array]:
+        """The inputs of the fuse graph: the mask, and evidence as float32 that is zero where a modality is absent.
 
-        An absent modality takes no longer than a present one: a failover must not delay its decision.
+        Wants evidence that is there and finite where the mask says present. An absent modality takes no longer than a
+        present one: a failover must not delay its decision.
         """
-        size = self.specs[name].evidence_size
+        if evidence.keys() - self.specs.keys():
+            unknown = sorted(evidence.keys() - self.specs.keys())
+            raise InputError(f"evidence for unknown modalities {unknown}; this bundle has {list(self.specs)}")
+        # One block for all of it, so that being finite is asked once: this runs on every tick.
+        block = np.zeros((len(mask), self._width), np.float32)
+        counts = mask.sum(axis=0).tolist()
+        for column, (name, place) in enumerate(self._places.items()):
+            self._fill(block[:, place], name, evidence.get(name), counts[column], mask[:, column])
+        if not np.isfinite(block).all():
+            self._name_what_is_not_finite(block)
+        inputs = {"presence": mask}
+        for name, place in self._places.items():
+            inputs[f"evidence_{name}"] = np.ascontiguousarray(block[:, place])
+        return inputs
+
+    def _fill(
+        self, place: Array, name: str, value: npt.NDArray[Any] | None, count: float, present: Array
+    ) -> None:
+        """Put one modality's evidence in its place, in the ``count`` rows where it is present."""
         if value is None:
-            if present.any():
+            if count:
                 raise InputError(
                     f"evidence of {name!r}: the presence mask says present, but no evidence was given"
                 )
-            return np.zeros((len(present), size), np.float32)
-        tensor = self.tensor(f"evidence of {name!r}", value, (size,))
-        if len(tensor) != len(present):
-            raise InputError(
-                f"evidence of {name!r}: {len(tensor)} rows, the presence mask has {len(present)}"
-            )
-        if not present.all():
-            # Zeros, not the caller's leftovers: 0 * NaN would carry a dead sensor's NaN into the decision.
-            if not present.any():
-                return np.zeros_like(tensor)
-            tensor = np.where(present[:, None], tensor, np.float32(0))
-        if not np.isfinite(tensor).all():
-            raise InputError(f"evidence of {name!r}: not finite in a row where the modality is present")
-        return tensor
+            return
+        given = np.asarray(value)
+        if given.shape != place.shape or given.dtype.kind not in "fiub":
+            given = self.tensor(f"evidence of {name!r}", value, place.shape[1:])
+            raise InputError(f"evidence of {name!r}: {len(given)} rows, the presence mask has {len(present)}")
+        # Zeros where absent, not the caller's leftovers: 0 * NaN would carry a dead sensor's NaN into the decision.
+        if count == len(present):
+            place[...] = given
+        elif count:
+            np.copyto(place, given, where=present[:, None] > 0, casting="same_kind")
+
+    def _name_what_is_not_finite(self, block: Array) -> None:
+        for name, place in self._places.items():
+            if not np.isfinite(block[:, place]).all():
+                raise InputError(f"evidence of {name!r}: not finite in a row where the modality is present")

@@ -165,7 +165,7 @@ class Session:
             EngineError: the backend failed.
         """
         mask = self._arguments.presence(presence)
-        inputs = self._fuse_inputs(evidence, mask)
+        inputs = self._arguments.fuse_inputs(evidence, mask)
         return self._fused(mask, self._refined(inputs, self._run("fuse", inputs)))
 
     def tick(
@@ -203,7 +203,7 @@ class Session:
         if self.manifest.refinement is not None and not mask.all():
             return self._tick_in_steps(raw, evidence, mask)
         unencoded = np.array([name not in raw for name in self._specs], np.float32)
-        inputs = self._fuse_inputs(evidence, mask * unencoded)
+        inputs = self._arguments.fuse_inputs(evidence, mask * unencoded)
         given = {name: inputs[f"evidence_{name}"] for name in self._specs if name not in raw}
         out = self._runner.run_tick(raw, given, mask)
         self._check_outputs("fuse", out, len(mask))
@@ -245,21 +245,6 @@ class Session:
         kept = {n: e for n, e in made.items() if n not in refused}
         trusted = mask * np.array([n not in refused for n in self._specs], np.float32)
         return Tick(kept, self.fuse({**evidence, **kept}, trusted), refused)
-
-    def _fuse_inputs(self, evidence: Mapping[str, npt.NDArray[Any]], mask: Array) -> dict[str, Array]:
-        """The inputs of the fuse graph, checked; evidence is zero where the mask says absent."""
-        unknown = sorted(evidence.keys() - self._specs.keys())
-        if unknown:
-            raise InputError(
-                f"evidence for unknown modalities {unknown}; this bundle has {list(self._specs)}"
-            )
-        inputs: dict[str, Array] = {"presence": mask}
-        present = mask > 0
-        for column, name in enumerate(self._specs):
-            inputs[f"evidence_{name}"] = self._arguments.evidence(
-                name, evidence.get(name), present[:, column]
-            )
-        return inputs
 
     def _fused(self, mask: Array, out: Mapping[str, Array]) -> Fused:
         """Outputs of the fuse graph as a decision, calibrated for each row's missing pattern."""
@@ -343,9 +328,10 @@ class Session:
 
     def _check_outputs(self, graph: str, outputs: Mapping[str, Array], batch: int) -> None:
         for name, shape in self._outputs[graph].items():
-            if outputs[name].shape != (batch, *shape):
+            came = outputs[name].shape
+            if came[:1] != (batch,) or came[1:] != shape:
                 raise EngineError(
-                    f"graph {graph!r}: output {name!r}: the manifest says {(batch, *shape)}, got {outputs[name].shape}"
+                    f"graph {graph!r}: output {name!r}: the manifest says {(batch, *shape)}, got {came}"
                 )
 
 

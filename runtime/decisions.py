@@ -5,6 +5,7 @@ A live node and a replay share this, so that the same inputs make the same decis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,9 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.session import Fused, Session
-from runtime.core.pipeline import DueWindow, State, TickPlan
+from runtime.core.pipeline import DueWindow, FusionInput, State, TickPlan
 from runtime.rig import Rig
 from runtime.wire import Alternative, Decision, ModalityReport, Observation
+
+
+def fuse_inputs(session: Session, inputs: Sequence[FusionInput]) -> Fused:
+    """Fuse several inputs of one bundle in one batch, a row each; evidence that one lacks is zeros.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    if len(inputs) == 1:
+        evidence = {name: e[np.newaxis] for name, e in inputs[0].evidence.items()}
+        return session.fuse(evidence, inputs[0].presence[np.newaxis])
+    blank = {m.name: np.zeros(m.evidence_size, np.float32) for m in session.manifest.modalities}
+    rows = {name: np.stack([i.evidence.get(name, zeros) for i in inputs]) for name, zeros in blank.items()}
+    return session.fuse(rows, np.stack([i.presence for i in inputs]))
 
 
 class DecisionMaker:
@@ -24,7 +39,6 @@ class DecisionMaker:
         """Bind a rig and the session of a bundle that it feeds."""
         self.rig = rig
         self._session = session
-        self._manifest = session.manifest
         self._classes = session.manifest.classes
         self._units = {m.name: m.observation_unit for m in session.manifest.modalities}
 
@@ -36,15 +50,7 @@ class DecisionMaker:
         Raises:
             EngineError: the engine failed.
         """
-        inputs = [plan.input, *plan.alternatives.values()]
-        evidence = {}
-        for spec in self._manifest.modalities:
-            rows = np.zeros((len(inputs), spec.evidence_size), dtype=np.float32)
-            for row, each in enumerate(inputs):
-                if spec.name in each.evidence:
-                    rows[row] = each.evidence[spec.name]
-            evidence[spec.name] = rows
-        return self._session.fuse(evidence, np.stack([i.presence for i in inputs]))
+        return fuse_inputs(self._session, [plan.input, *plan.alternatives.values()])
 
     def decision(self, plan: TickPlan, fused: Fused, *, published_ns: int, fuse_ms: float) -> Decision:
         """The message of a tick.
@@ -55,9 +61,8 @@ class DecisionMaker:
             published_ns: now.
             fuse_ms: how long the tick took so far.
         """
-        probabilities = [[float(p) for p in row] for row in fused.probabilities]
+        probabilities = fused.probabilities.tolist()
         own = probabilities[0]
-        positive = np.asarray([p for p in own if p > 0])
         latency = {"fuse": fuse_ms, "lateness": (published_ns - plan.deadline_ns) / 1e6}
         if plan.capture_ns is not None:
             latency["frame_to_decision"] = (published_ns - plan.capture_ns) / 1e6
@@ -70,7 +75,7 @@ class DecisionMaker:
             capture_ns=plan.capture_ns,
             label=self._label(own),
             probabilities=dict(zip(self._classes, own, strict=True)),
-            entropy=float(-(positive * np.log(positive)).sum()),
+            entropy=-sum(p * math.log(p) for p in own if p > 0),
             presence={m: int(plan.input.presence[i]) for i, m in enumerate(self.rig.modality_names)},
             fill=self.rig.fill,
             modalities={

@@ -14,7 +14,7 @@ from engines.bundle import Manifest
 from runtime.core.pipeline import DueWindow, Pipeline, Received, Rejected, TickPlan
 from runtime.rig import FillPolicy, Rig
 from runtime.transport.sockets import DecisionSender
-from runtime.wire import JOURNAL_PREFIX, JournalEntry, encode_entry, frame_topic
+from runtime.wire import JournalEntry, encode_entry
 from runtime.wire.journal import Call
 
 
@@ -47,9 +47,9 @@ class JournaledPipeline(Pipeline):
         super().__init__(rig, manifest, start_ns, compare=compare)
         self._sender = sender
         self._order = 0
-        self._numbers: Counter[tuple[str, str]] = Counter()
+        self._numbers: Counter[Call] = Counter()
+        self._frames: dict[str, int] = {}
         self._now_ns = start_ns
-        self._modalities = {frame_topic(rig.name, m): m for m in rig.modality_names}
         self._settings = {
             "rig": rig.model_dump(mode="json"),
             "bundle": manifest.hash,
@@ -68,9 +68,14 @@ class JournaledPipeline(Pipeline):
     def receive(self, parts: Sequence[Any], now_ns: int) -> Received | Rejected:
         """As the pipeline's; published with the time of arrival."""
         result = super().receive(parts, now_ns)
-        topic = bytes(memoryview(parts[0])[:512]) if parts else b""
-        modality = self._modalities.get(topic, "")
-        self._enter("frame", now_ns, modality=modality, parts=tuple(parts))
+        modality = result.frame.modality if isinstance(result, Received) else result.modality or ""
+        number = self._frames.get(modality, 0)
+        self._frames[modality] = number + 1
+        self._order += 1
+        self._now_ns = now_ns
+        if self._sender.journaled:
+            entry = JournalEntry("frame", self._order - 1, now_ns, number, modality, parts=tuple(parts))
+            self._sender.send(encode_entry(entry))
         return result
 
     def due_windows(self, now_ns: int) -> list[DueWindow]:
@@ -98,11 +103,10 @@ class JournaledPipeline(Pipeline):
         return plan
 
     def _enter(self, call: Call, at_ns: int, *, modality: str = "", **fields: Any) -> None:
-        topic = (call, modality if call == "frame" else "")
-        order, number = self._order, self._numbers[topic]
+        order, number = self._order, self._numbers[call]
         self._order += 1
-        self._numbers[topic] += 1
+        self._numbers[call] += 1
         self._now_ns = at_ns
-        if self._sender.subscribed(JOURNAL_PREFIX):
+        if self._sender.journaled:
             entry = JournalEntry(call, order, at_ns, number, modality, **fields)
             self._sender.send(encode_entry(entry))

@@ -77,7 +77,9 @@ class Tick(_Strict):
     @model_validator(mode="after")
     def _only_arrivals_have_modalities(self) -> Tick:
         if self.on and self.policy != "arrival":
-            raise ValueError(f"tick.on names what a tick waits for under policy arrival, got policy {self.policy}")
+            raise ValueError(
+                f"tick.on names what a tick waits for under policy arrival, got policy {self.policy}"
+            )
         return self
 
 

@@ -72,8 +72,9 @@ class Ledger:
 
     def expire(self, before: int) -> None:
         """No later window can begin before sample ``before``: drop the messages that end there or earlier."""
-        while self._pending and self._pending[0].end <= before:
-            refused = self._pending.popleft().refused
+        pending = self._pending
+        while pending and pending[0].end <= before:
+            refused = pending.popleft().refused
             self.dropped[Reason.CORRUPT if refused else Reason.SUPERSEDED] += 1
 
     def discard(self, reason: Reason) -> None:

@@ -23,7 +23,7 @@ from runtime.core.health import State
 from runtime.core.schedule import tick_schedule
 from runtime.core.stream import DueWindow, ModalityStream
 from runtime.rig import FillPolicy, Rig, check_rig_feeds_bundle
-from runtime.wire import FRAME_PREFIX, Frame, HealthEvent, Limits, Reason, WireError, decode_frame
+from runtime.wire import FRAME_PREFIX, Frame, FrameDecoder, HealthEvent, Limits, Reason, WireError
 
 __all__ = [
     "DueWindow",
@@ -128,7 +128,7 @@ class Pipeline:
     ) -> None:
         check_rig_feeds_bundle(rig, manifest)
         self.rig = rig
-        self._limits = limits
+        self._decoder = FrameDecoder(limits)
         self._compare = tuple(compare)
         self._schedule = tick_schedule(rig.tick, start_ns)
         self._bringing = frozenset(rig.tick.on or rig.modality_names)
@@ -164,7 +164,7 @@ class Pipeline:
         ledger = stream.ledger if stream is not None else self._unattributed
         ledger.arrive()
         try:
-            frame = decode_frame(parts, self._limits)
+            frame = self._decoder.decode(parts)
             if frame.rig != self.rig.name:
                 raise WireError(Reason.WRONG_RIG, f"rig {self.rig.name!r}", frame.rig)
             if stream is None:
@@ -309,16 +309,16 @@ class Pipeline:
 
     def _modality_of(self, parts: Sequence[Any]) -> str | None:
         """Whose counters a message belongs to, told from its topic alone, so that a bad header is attributed."""
-        if not parts or memoryview(parts[0]).nbytes > 512:
+        if not parts or len(parts[0]) > 512:
             return None
         return self._topics.get(bytes(parts[0]))
 
     def _judge(self, name: str, stream: ModalityStream, now_ns: int) -> None:
         stream.health.check(now_ns)
-        self._events.extend(
-            HealthEvent(self.rig.name, name, c.at_ns, c.previous.value, c.state.value, c.reason, c.detail)
-            for c in stream.health.changes()
-        )
+        for c in stream.health.changes():
+            self._events.append(
+                HealthEvent(self.rig.name, name, c.at_ns, c.previous.value, c.state.value, c.reason, c.detail)
+            )
 
     def _fill(self, policy: FillPolicy, live: Mapping[str, bool]) -> FusionInput:
         evidence = {name: s.evidence for name, s in self._streams.items() if s.evidence is not None}

@@ -26,6 +26,7 @@ from runtime.transport.authentication import (
 )
 from runtime.transport.endpoints import EndpointError, check_endpoint, prepare_directory
 from runtime.transport.keys import Keys
+from runtime.wire import JOURNAL_PREFIX
 
 HIGH_WATER_MARK = 256
 """Messages a queue holds for one peer; beyond it the newest are dropped, and sequence gaps tell of it."""
@@ -262,6 +263,8 @@ class DecisionSender(_Closing):
         super().__init__(zmq.XPUB, high_water_mark)
         self.endpoint = endpoint
         self._subscriptions: set[bytes] = set()
+        self.journaled = False
+        """Whether somebody reads the journal, as of the last :meth:`update_subscriptions`."""
         self._admission: ServerGuard | None = None
         self._readers: dict[int, tuple[str, tuple[Any, ...] | None]] = {}  # connection -> key, peer
         self._admitted_version = 0
@@ -301,6 +304,7 @@ class DecisionSender(_Closing):
                 self._subscriptions.discard(message[1:])
         if unchecked and self._admission is not None:
             self._cut_revoked(self._admission)
+        self.journaled = self.subscribed(JOURNAL_PREFIX)
         return fresh
 
     def _cut_revoked(self, guard: ServerGuard) -> None:

@@ -11,7 +11,7 @@ journal (:class:`JournalEntry`).
 """
 
 from runtime.wire.checks import PROTOCOL_VERSION, Limits, Reason, WireError
-from runtime.wire.frames import Clock, Frame, decode_frame, encode_frame
+from runtime.wire.frames import Clock, Frame, FrameDecoder, decode_frame, encode_frame
 from runtime.wire.journal import JOURNAL_PREFIX, JournalEntry, decode_entry, encode_entry
 from runtime.wire.outputs import (
     Alternative,
@@ -49,6 +49,7 @@ __all__ = [
     "Clock",
     "Decision",
     "Frame",
+    "FrameDecoder",
     "HealthEvent",
     "JournalEntry",
     "Limits",

@@ -17,6 +17,9 @@ INT64_MAX = 2**63 - 1
 
 BytesLike = bytes | bytearray | memoryview
 
+UNPACK_FAILURES = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
+"""What msgpack raises for bytes that it cannot read."""
+
 
 class Reason(StrEnum):
     """Why a message did not reach the model: the closed set of words in counters and events.
@@ -108,7 +111,7 @@ def unpack_map(data: BytesLike, limit: int) -> dict[str, Any]:
         raise WireError(Reason.OVERSIZED, f"a header of at most {limit} bytes", f"{size} bytes")
     try:
         value = msgpack.unpackb(data, raw=False, strict_map_key=True)
-    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as e:
+    except UNPACK_FAILURES as e:
         raise WireError(Reason.BAD_HEADER, "one msgpack map", f"{type(e).__name__}: {e}") from e
     if type(value) is not dict:
         raise WireError(Reason.BAD_HEADER, "one msgpack map", f"{type(value).__name__}")
