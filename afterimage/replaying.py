@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def replay_recording(
     path: Path,
     session: Session,
     *,
+    others: Sequence[Session] = (),
     exact: bool = True,
     faults: FaultSchedule | None = None,
     fill: FillPolicy | None = None,
@@ -32,6 +33,7 @@ def replay_recording(
     Args:
         path: of the recording.
         session: of a bundle that the recorded rig feeds.
+        others: of the bundles that the node went on with, for an exact replay.
         exact: repeat every input of the pipeline; otherwise only the frames.
         faults: for a free replay.
         fill: for a free replay, in place of the recorded rig's.
@@ -49,7 +51,7 @@ def replay_recording(
     recorded = _Recording(path)
     entries = recorded.entries()
     results = (
-        replay_exactly(entries, session)
+        replay_exactly(entries, session, others)
         if exact
         else replay_freely(entries, session, faults=faults, fill=fill)
     )

@@ -7,29 +7,59 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.session import Fused, Session
+from engines.session import Session
 from runtime.core.pipeline import DueWindow, FusionInput, State, TickPlan
 from runtime.rig import Rig
 from runtime.wire import Alternative, Decision, ModalityReport, Observation
 
 
-def fuse_inputs(session: Session, inputs: Sequence[FusionInput]) -> Fused:
-    """Fuse several inputs of one bundle in one batch, a row each; evidence that one lacks is zeros.
+def fuse_plans(session: Session, plans: Sequence[TickPlan]) -> list[list[list[float]]]:
+    """Fuse the plans of ticks that are due at once, of one rig or several, in as few calls as the engine allows.
+
+    Returns:
+        Per plan: the class probabilities of the rig's own policy, then of each compared one.
 
     Raises:
         EngineError: the engine failed.
     """
+    inputs = [each for plan in plans for each in (plan.input, *plan.alternatives.values())]
+    size = session.maximum_batch or len(inputs)
+    rows = [row for at in range(0, len(inputs), size) for row in _fused(session, inputs[at : at + size])]
+    taken = iter(rows)
+    return [list(islice(taken, 1 + len(plan.alternatives))) for plan in plans]
+
+
+def _fused(session: Session, inputs: Sequence[FusionInput]) -> list[list[float]]:
+    """A row per input; evidence that one lacks is zeros."""
     if len(inputs) == 1:
         evidence = {name: e[np.newaxis] for name, e in inputs[0].evidence.items()}
-        return session.fuse(evidence, inputs[0].presence[np.newaxis])
-    blank = {m.name: np.zeros(m.evidence_size, np.float32) for m in session.manifest.modalities}
-    rows = {name: np.stack([i.evidence.get(name, zeros) for i in inputs]) for name, zeros in blank.items()}
-    return session.fuse(rows, np.stack([i.presence for i in inputs]))
+        presence = inputs[0].presence[np.newaxis]
+    else:
+        blank = {m.name: np.zeros(m.evidence_size, np.float32) for m in session.manifest.modalities}
+        evidence = {
+            name: np.stack([i.evidence.get(name, zero) for i in inputs]) for name, zero in blank.items()
+        }
+        presence = np.stack([i.presence for i in inputs])
+    rows: list[list[float]] = session.fuse(evidence, presence).probabilities.tolist()
+    return rows
+
+
+def blank_evidence(session: Session) -> dict[str, npt.NDArray[np.float32]]:
+    """Evidence of an all-zero window of every modality: what a system without a presence mask feeds.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    return {
+        m.name: session.encode(m.name, np.zeros((1, *m.window_shape), dtype=m.dtype))[0]
+        for m in session.manifest.modalities
+    }
 
 
 class DecisionMaker:
@@ -42,26 +72,17 @@ class DecisionMaker:
         self._classes = session.manifest.classes
         self._units = {m.name: m.observation_unit for m in session.manifest.modalities}
 
-    def fuse(self, plan: TickPlan) -> Fused:
-        """Fuse a plan: row 0 for the rig's own policy, then one row per compared policy.
-
-        All in one batch; evidence that an input lacks is a row of zeros.
-
-        Raises:
-            EngineError: the engine failed.
-        """
-        return fuse_inputs(self._session, [plan.input, *plan.alternatives.values()])
-
-    def decision(self, plan: TickPlan, fused: Fused, *, published_ns: int, fuse_ms: float) -> Decision:
+    def decision(
+        self, plan: TickPlan, probabilities: Sequence[Sequence[float]], *, published_ns: int, fuse_ms: float
+    ) -> Decision:
         """The message of a tick.
 
         Args:
             plan: of the tick.
-            fused: what :meth:`fuse` made of it.
+            probabilities: of the rig's own policy, then of each compared one; rows of what fusion gave for the plan.
             published_ns: now.
             fuse_ms: how long the tick took so far.
         """
-        probabilities = fused.probabilities.tolist()
         own = probabilities[0]
         latency = {"fuse": fuse_ms, "lateness": (published_ns - plan.deadline_ns) / 1e6}
         if plan.capture_ns is not None:

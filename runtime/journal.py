@@ -96,6 +96,14 @@ class JournaledPipeline(Pipeline):
         super().encode_failed(modality, now_ns, detail)
         self._enter("encode_failed", now_ns, modality=modality, detail=detail)
 
+    def replace_bundle(self, manifest: Manifest, now_ns: int = 0, backend: str = "") -> list[DueWindow]:
+        """As the pipeline's; published with the bundle's hash and name and the session's backend."""
+        windows = super().replace_bundle(manifest)
+        bundle = {"bundle": manifest.hash, "bundle_name": manifest.name, "backend": backend}
+        self._settings |= bundle
+        self._enter("bundle", now_ns, settings=bundle)
+        return windows
+
     def tick(self, now_ns: int) -> TickPlan | None:
         """As the pipeline's; published whether a tick was due or only silence was to be judged."""
         plan = super().tick(now_ns)

@@ -2,8 +2,8 @@
 
 One thread does everything, so nothing needs a lock and a tick cannot wait for another thread. A turn of
 its loop takes in waiting messages (a bounded number, so that a flood cannot hold up a tick), then does
-*one* thing: publish the tick that is due, or encode one window, or make one observation that somebody
-listens to, or wait.
+*one* thing: publish the ticks that are due, or encode one batch of windows, or make one observation that somebody
+listens to, or wait. Only another bundle is opened beside it, in a thread of its own.
 """
 
 from __future__ import annotations
@@ -14,31 +14,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import Event
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import zmq
 
 from engines.errors import EngineError
 from engines.session import Session
-from runtime.core.pipeline import Pipeline, State, TickPlan
-from runtime.core.worklist import EncodeJob, Job, ObserveJob, Worklist
-from runtime.decisions import DecisionMaker
+from runtime.core.pipeline import Pipeline, TickPlan, add_counters
+from runtime.core.worklist import EncodeJob, Job, Worklist
+from runtime.decisions import blank_evidence, fuse_plans
+from runtime.hosting import HostedRig, check_rigs, host
+from runtime.interpreter import interpreter_held_back
 from runtime.journal import JournaledPipeline
-from runtime.rig import FillPolicy, Rig, check_rig_feeds_bundle
+from runtime.rig import FillPolicy, Rig
 from runtime.statistics import NodeStatistics
+from runtime.swapping import BundleSwap
 from runtime.transport.control import ControlServer, default_control
 from runtime.transport.endpoints import Endpoints, default_endpoints
 from runtime.transport.sockets import DecisionSender, FrameReceiver
-from runtime.wire import (
-    JOURNAL_PREFIX,
-    STATISTICS,
-    Output,
-    Statistics,
-    best_topic,
-    encode_output,
-    imputed_topic,
-)
+from runtime.wire import JOURNAL_PREFIX, STATISTICS, Output, Statistics, encode_output
 
 _MESSAGES_PER_TURN = 64
 _LONGEST_WAIT_NS = 100_000_000
@@ -54,15 +49,16 @@ _STATISTICS_COST_NS = 2_000_000
 
 
 class Node:
-    """A rig's node: listens on ``endpoints.frames``, publishes on ``endpoints.decisions``.
+    """The node of a rig, or of several: listens on ``endpoints.frames``, publishes on ``endpoints.decisions``.
 
     Made, it is bound and warm: sensors and readers may connect. :meth:`run` does the work, in the calling
-    thread.
+    thread. Several rigs share the bundle, the sockets and the ticks: windows of one modality that are due together are
+    encoded in one batch, and ticks that are due together are fused in one.
     """
 
     def __init__(
         self,
-        rig: Rig,
+        rig: Rig | Sequence[Rig],
         session: Session,
         endpoints: Endpoints | None = None,
         *,
@@ -73,31 +69,31 @@ class Node:
         """Check, warm up, and bind.
 
         Args:
-            rig: the sensors and policies.
-            session: the model; the caller closes it after the node.
-            endpoints: where to listen and publish; the rig's default if not given.
-            control: where to answer sensors that measure their clocks; the rig's default if no endpoint is given, none
-                if ``endpoints`` are given alone.
+            rig: the sensors and policies; or several rigs of different names that the bundle fits.
+            session: the model; the caller closes it after the node. One that the node was told to go on with later is
+                the node's own.
+            endpoints: where to listen and publish; the (first) rig's default if not given.
+            control: where to answer sensors that measure their clocks and whoever commands; the rig's default if no
+                endpoint is given, none if ``endpoints`` are given alone.
             compare: other fill policies whose decisions to publish beside the rig's own.
             clock: now in ns; must be the clock that sensors of this machine stamp their captures with.
 
         Raises:
-            RigError: the rig does not feed the session's bundle.
+            RigError: a rig does not feed the session's bundle, or two have one name.
             EndpointError: an endpoint that is not allowed or taken.
             EngineError: the session fails.
         """
-        check_rig_feeds_bundle(rig, session.manifest)
-        self.rig = rig
-        self.endpoints = endpoints or default_endpoints(rig.name)
+        self.rigs: tuple[Rig, ...] = (rig,) if isinstance(rig, Rig) else tuple(rig)
+        check_rigs(self.rigs, session.manifest)
+        name = self.rigs[0].name
+        self.endpoints = endpoints or default_endpoints(name)
         self._session = session
-        self._manifest = session.manifest
-        self._compare = tuple(p for p in compare if p != rig.fill)
+        self._compare = tuple(compare)
         self._clock = clock
-        self._maker = DecisionMaker(rig, session)
         self._statistics = NodeStatistics()
-        self._worklist = Worklist()
-        self._plan: TickPlan | None = None
-        self._pipeline: JournaledPipeline | None = None
+        self._worklist = Worklist(session.maximum_batch)
+        self._hosted: list[HostedRig] = []
+        self._by_topic: dict[bytes, Pipeline] = {}
         self._started_ns = 0
         self._cpu_ns = 0
         self._collected_ns = 0
@@ -105,9 +101,11 @@ class Node:
         self._told_ns = 0
         self._telling_ns = _STATISTICS_COST_NS
         self._awaited: set[bytes] = set()
+        needs_blank = "zero" in (*(r.fill for r in self.rigs), *self._compare)
         session.warm_up()
-        self._blank = self._encode_blank() if "zero" in (rig.fill, *self._compare) else {}
-        control = default_control(rig.name) if control is None and endpoints is None else control
+        self._blank = blank_evidence(session) if needs_blank else {}
+        self._swap = BundleSwap(self.rigs, with_blank=needs_blank)
+        control = default_control(name) if control is None and endpoints is None else control
         with ExitStack() as opened:
             self._frames = opened.enter_context(
                 FrameReceiver(self.endpoints.frames, keys=self.endpoints.keys)
@@ -121,6 +119,15 @@ class Node:
                 else opened.enter_context(ControlServer(control, keys=self.endpoints.keys))
             )
             self._sockets = opened.pop_all()
+        self._poller = zmq.Poller()
+        for sockets in (self._frames, self._decisions, self._control):
+            if sockets is not None:
+                self._poller.register(sockets.socket, zmq.POLLIN)
+
+    @property
+    def rig(self) -> Rig:
+        """The rig; the first one of several."""
+        return self.rigs[0]
 
     def run(self, stop: Event | None = None, *, until_ns: int | None = None) -> dict[str, Any]:
         """Work until told to stop.
@@ -135,33 +142,68 @@ class Node:
         Raises:
             RuntimeError: the node has been run before.
         """
-        if self._pipeline is not None:
-            raise RuntimeError("a node runs once; make another one")
-        with _collector_held_back():
-            self._started_ns = self._collected_ns = self._clock()
-            pipeline = JournaledPipeline(
-                self.rig,
-                self._manifest,
-                self._started_ns,
-                self._decisions,
-                backend=self._session.backend,
-                compare=self._compare,
-            )
-            for modality, evidence in self._blank.items():
-                pipeline.set_blank_evidence(modality, evidence)
-            self._pipeline = pipeline
-            poller = zmq.Poller()
-            poller.register(self._frames.socket, zmq.POLLIN)
-            poller.register(self._decisions.socket, zmq.POLLIN)
-            if self._control is not None:
-                poller.register(self._control.socket, zmq.POLLIN)
-            self._cpu_started_ns = time.thread_time_ns()
+        with self.running():
             while not (stop is not None and stop.is_set()):
                 if until_ns is not None and self._clock() >= until_ns:
                     break
-                self._turn(pipeline, poller)
-            self._cpu_ns, self._cpu_started_ns = time.thread_time_ns() - self._cpu_started_ns, None
+                wait_ns = self.turn()
+                if wait_ns:
+                    self._wait(wait_ns)
         return self.statistics()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Start the clock of the ticks; for callers that take :meth:`turn` after turn themselves, and wait themselves.
+
+        Raises:
+            RuntimeError: the node has been run before.
+        """
+        if self._hosted:
+            raise RuntimeError("a node runs once; make another one")
+        with interpreter_held_back():
+            self._started_ns = self._collected_ns = self._clock()
+            self._hosted = host(
+                self.rigs, self._session, self._decisions, self._started_ns, compare=self._compare
+            )
+            for hosted in self._hosted:
+                self._by_topic |= dict.fromkeys(hosted.topics, hosted.pipeline)
+                for modality, evidence in self._blank.items():
+                    hosted.pipeline.set_blank_evidence(modality, evidence)
+            self._cpu_started_ns = time.thread_time_ns()
+            try:
+                yield
+            finally:
+                self._cpu_ns, self._cpu_started_ns = time.thread_time_ns() - self._cpu_started_ns, None
+
+    def turn(self) -> int:
+        """Take in what waits, then do one thing; for :meth:`running`.
+
+        Returns:
+            0 if there may be more to do, else how many nanoseconds nothing needs doing unless a message comes.
+        """
+        self._hear()
+        now = self._clock()
+        deadline = min(hosted.pipeline.wake_ns(now) for hosted in self._hosted)
+        if now >= deadline:
+            self._tick(now)
+            self._go_on_with_successor()
+            return 0
+        if self._worklist.wants_windows:
+            for hosted in self._hosted:
+                self._worklist.add_windows(hosted.pipeline.due_windows(now), hosted.number)
+        self._publish_events()
+        if now - self._told_ns > _STATISTICS_EVERY_NS and deadline - now > 2 * self._telling_ns:
+            self._tell_statistics(now)
+            return 0
+        job = self._worklist.next(now, deadline)
+        if job is not None:
+            self._do(job)
+            return 0
+        if now - self._collected_ns > _COLLECT_EVERY_NS and deadline - now > _COLLECT_SLACK_NS:
+            gc.collect()
+            self._collected_ns = self._clock()
+            return 0
+        return min(deadline - now, _LONGEST_WAIT_NS)
 
     def await_subscriber(self, topic: bytes, timeout_s: float) -> bool:
         """Wait, before :meth:`run`, until somebody subscribes to a topic; False if nobody does in time."""
@@ -176,19 +218,24 @@ class Node:
     def statistics(self) -> dict[str, Any]:
         """Counters and latencies, ready for JSON; for the thread that runs the node, or after the run.
 
-        ``cpu_seconds`` is the CPU time of the node's thread.
+        ``cpu_seconds`` is the CPU time of the node's thread. Of several rigs, ``messages`` is the sum and ``rigs`` has
+        each one's.
         """
         if self._cpu_started_ns is not None:
             self._cpu_ns = time.thread_time_ns() - self._cpu_started_ns
-        counters = self._pipeline.counters() if self._pipeline is not None else {}
+        each = {hosted.rig.name: hosted.pipeline.counters() for hosted in self._hosted}
+        messages: dict[str, Any] = {}
+        for counters in each.values():
+            add_counters(messages, counters)
         return {
-            "rig": self.rig.name,
+            "rig": "+".join(rig.name for rig in self.rigs),
             "bundle": self._session.bundle_hash,
             "backend": self._session.backend,
             "fill": self.rig.fill,
-            "seconds": (self._clock() - self._started_ns) / 1e9 if self._pipeline is not None else 0.0,
+            "seconds": (self._clock() - self._started_ns) / 1e9 if self._hosted else 0.0,
             "cpu_seconds": self._cpu_ns / 1e9,
-            "messages": counters,
+            "messages": messages,
+            **({"rigs": each} if len(each) > 1 else {}),
             **self._statistics.summary(),
             "superseded_observations": self._worklist.superseded,
             "refused": {
@@ -199,8 +246,9 @@ class Node:
         }
 
     def close(self) -> None:
-        """Close the sockets; may be called again. The session stays open: it is the caller's."""
+        """Close the sockets; may be called again. The caller's session stays open."""
         self._sockets.close()
+        self._swap.close()
 
     def __enter__(self) -> Node:
         """The node itself."""
@@ -212,116 +260,116 @@ class Node:
         """Close the sockets."""
         self.close()
 
-    def _turn(self, pipeline: JournaledPipeline, poller: zmq.Poller) -> None:
-        """Take in what waits, then do one thing."""
+    def _hear(self) -> None:
+        """Take in what waits in every socket."""
         fresh, self._awaited = self._awaited | self._decisions.update_subscriptions(), set()
-        if any(JOURNAL_PREFIX.startswith(prefix) for prefix in fresh):
-            pipeline.introduce(self._clock())
+        if fresh and any(JOURNAL_PREFIX.startswith(prefix) for prefix in fresh):
+            self._introduce()
         if self._control is not None:
-            self._control.answer_waiting(self._clock)
+            for command in self._control.answer_waiting(self._clock):
+                self._swap.begin(command, self._control, self._session.manifest)
+        first = self._hosted[0].pipeline
         for _ in range(_MESSAGES_PER_TURN):
             parts = self._frames.receive()
             if parts is None:
                 break
+            # What is no rig's is the first one's to count.
+            pipeline = first if len(self._hosted) == 1 else self._by_topic.get(bytes(parts[0][:512]), first)
             pipeline.receive(parts, self._clock())
-        now = self._clock()
-        deadline = pipeline.wake_ns(now)
-        if now >= deadline:
-            self._tick(pipeline)
-            return
-        if self._worklist.wants_windows:
-            self._worklist.add_windows(pipeline.due_windows(now))
-        self._publish_events(pipeline)
-        if now - self._told_ns > _STATISTICS_EVERY_NS and deadline - now > 2 * self._telling_ns:
-            self._tell_statistics(now)
-            return
-        job = self._worklist.next(now, deadline)
-        if job is not None:
-            self._do(job, pipeline)
-            return
-        if now - self._collected_ns > _COLLECT_EVERY_NS and deadline - now > _COLLECT_SLACK_NS:
-            gc.collect()
-            self._collected_ns = self._clock()
-            return
-        self._wait(poller, min(deadline - now, _LONGEST_WAIT_NS))
 
-    def _wait(self, poller: zmq.Poller, remaining_ns: int) -> None:
+    def _introduce(self) -> None:
+        pipeline = self._hosted[0].pipeline
+        if isinstance(pipeline, JournaledPipeline):
+            pipeline.introduce(self._clock())
+
+    def _wait(self, remaining_ns: int) -> None:
         """Wait for a message, but not beyond a time from now."""
         # poll counts whole milliseconds; the rest is slept, so that a tick starts on its deadline and not
         # before.
         if remaining_ns >= 1_000_000:
-            poller.poll(remaining_ns // 1_000_000)
+            self._poller.poll(remaining_ns // 1_000_000)
         else:
             time.sleep(remaining_ns / 1e9)
 
-    def _do(self, job: Job, pipeline: Pipeline) -> None:
+    def _do(self, job: Job) -> None:
         """Do one job and learn how long it took."""
         begin = self._clock()
-        try:
-            if isinstance(job, EncodeJob):
-                evidence = self._session.encode(job.due.modality, job.due.window[np.newaxis])[0]
-                pipeline.store_evidence(job.due.modality, evidence, job.due.capture_ns)
-            else:
-                self._observe(job, pipeline)
-        except EngineError as e:
-            self._statistics.failed(job.stage, e)
-            if isinstance(job, EncodeJob):
-                pipeline.encode_failed(job.due.modality, self._clock(), str(e))
+        if isinstance(job, EncodeJob):
+            self._encode(job)
+        else:
+            try:
+                for observation in self._hosted[job.rig].observe(job, begin):
+                    self._publish(observation)
+            except EngineError as e:
+                self._statistics.failed(job.stage, e)
         duration = self._clock() - begin
         self._worklist.finished(job, duration)
         self._statistics.latency[job.stage].add(duration / 1e6)
 
-    def _tick(self, pipeline: Pipeline) -> None:
-        """Fuse and publish the tick that is due."""
-        begin = self._clock()
-        plan = pipeline.tick(begin)
-        if plan is None:
+    def _encode(self, job: EncodeJob) -> None:
+        try:
+            windows = [due.window for _, due in job.dues]
+            batch = windows[0][np.newaxis] if len(windows) == 1 else np.stack(windows)
+            evidence = self._session.encode(job.modality, batch)
+        except EngineError as e:
+            if job.rows > 1:  # one rig's window must not cost the others theirs
+                for each in job.dues:
+                    self._encode(EncodeJob(job.modality, (each,)))
+                return
+            self._statistics.failed(job.stage, e)
+            ((rig, _),) = job.dues
+            self._hosted[rig].pipeline.encode_failed(job.modality, self._clock(), str(e))
+            return
+        for (rig, due), row in zip(job.dues, evidence, strict=True):
+            self._hosted[rig].pipeline.store_evidence(job.modality, row, due.capture_ns)
+
+    def _tick(self, begin: int) -> None:
+        """Fuse and publish the ticks that are due."""
+        due: list[tuple[HostedRig, TickPlan]] = []
+        for hosted in self._hosted:
+            if hosted.pipeline.wake_ns(begin) <= begin and (plan := hosted.pipeline.tick(begin)) is not None:
+                due.append((hosted, plan))
+        if not due:
             return
         try:
-            fused = self._maker.fuse(plan)
+            probabilities = fuse_plans(self._session, [plan for _, plan in due])
         except EngineError as e:
             self._statistics.failed("fuse", e)
-            self._publish_events(pipeline)
+            self._publish_events()
             self._worklist.ticked(())
             return
-        fused_ns = self._clock()
-        fuse_ms = (fused_ns - begin) / 1e6
+        fuse_ms = (self._clock() - begin) / 1e6
         self._statistics.latency["fuse"].add(fuse_ms)
-        self._publish(self._maker.decision(plan, fused, published_ns=self._clock(), fuse_ms=fuse_ms))
-        sent_ns = self._clock()
-        latency = self._statistics.latency
+        wanted = []
+        for (hosted, plan), rows in zip(due, probabilities, strict=True):
+            decision = hosted.maker.decision(plan, rows, published_ns=self._clock(), fuse_ms=fuse_ms)
+            self._publish(decision)
+            self._note_latency(plan, begin)
+            wanted += hosted.ticked(plan, self._decisions.subscribed)
+        self._publish_events()
+        self._worklist.ticked(wanted)
+
+    def _note_latency(self, plan: TickPlan, begin: int) -> None:
+        sent_ns, latency = self._clock(), self._statistics.latency
         latency["tick"].add((sent_ns - begin) / 1e6)
         latency["tick_lateness"].add((sent_ns - plan.deadline_ns) / 1e6)
         if plan.capture_ns is not None:
             latency["frame_to_decision"].add((sent_ns - plan.capture_ns) / 1e6)
-        self._publish_events(pipeline)
-        self._plan = plan
-        self._worklist.ticked(self._wanted())
 
-    def _wanted(self) -> list[ObserveJob]:
-        """The observations that somebody listens to now."""
-        wanted = []
-        for modality in self.rig.modality_names:
-            imputed = self._decisions.subscribed(imputed_topic(modality))
-            best = self._decisions.subscribed(best_topic(modality))
-            if imputed or best:
-                wanted.append(ObserveJob(modality, imputed, best))
-        return wanted
-
-    def _observe(self, job: ObserveJob, pipeline: Pipeline) -> None:
-        """Publish what is wanted of one modality, as of the last tick."""
-        plan = self._plan
-        assert plan is not None  # observations are only wanted after a tick
-        measured = plan.modalities[job.modality].state is State.LIVE
-        window = pipeline.latest_window(job.modality) if measured else None
-        streams: list[Literal["imputed", "best"]] = []
-        if job.best:
-            streams.append("best")
-        if job.imputed:
-            streams.append("imputed")
-        made = self._maker.observations(plan, job.modality, window, streams, published_ns=self._clock())
-        for observation in made:
-            self._publish(observation)
+    def _go_on_with_successor(self) -> None:
+        """Between two ticks, let a bundle that is ready take over: what is live is encoded again at once."""
+        successor = self._swap.take(self._statistics.failed)
+        if successor is None:
+            return
+        session = self._session = successor.session
+        self._worklist = Worklist(session.maximum_batch, superseded=self._worklist.superseded)
+        for hosted in self._hosted:
+            windows = hosted.replace_session(session, self._clock())
+            for modality, evidence in successor.blank.items():
+                hosted.pipeline.set_blank_evidence(modality, evidence)
+            for due in windows:
+                self._encode(EncodeJob(due.modality, ((hosted.number, due),)))
+        self._swap.made(successor)
 
     def _tell_statistics(self, now: int) -> None:
         """Publish the statistics if somebody reads them, and learn how long that took."""
@@ -337,32 +385,7 @@ class Node:
         topic = bytes(parts[0]).decode()
         self._statistics.published[topic] += 1
 
-    def _publish_events(self, pipeline: Pipeline) -> None:
-        for event in pipeline.events():
-            self._publish(event)
-
-    def _encode_blank(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Evidence of an all-zero window of every modality: what a system without a presence mask feeds."""
-        return {
-            m.name: self._session.encode(m.name, np.zeros((1, *m.window_shape), dtype=m.dtype))[0]
-            for m in self._manifest.modalities
-        }
-
-
-@contextmanager
-def _collector_held_back() -> Iterator[None]:
-    """No garbage collection by itself: what a tick leaves behind is collected between ticks, when there is time.
-
-    What was loaded before is left out of it. Entered before the clock of the ticks starts, because a full collection
-    of a large process takes longer than a tick.
-    """
-    was_enabled = gc.isenabled()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        if was_enabled:
-            gc.enable()
+    def _publish_events(self) -> None:
+        for hosted in self._hosted:
+            for event in hosted.pipeline.events():
+                self._publish(event)

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from configs.reading import config_path, read_yaml, shipped, validated
-from engines.bundle import Manifest, ModalityKind, WireDtype
+from engines.bundle import Manifest, ModalityKind, ModalitySpec, WireDtype
 from runtime.sensors.source_options import Source, Transform
 
 FillPolicy = Literal["impute", "hold", "zero"]
@@ -166,3 +166,18 @@ def check_rig_feeds_bundle(rig: Rig, manifest: Manifest) -> None:
                     f"sensor {sensor.modality!r}: {field} is {have!r} in rig {rig.name!r}, "
                     f"bundle {manifest.name!r} needs {need!r}"
                 )
+
+
+def check_same_windows(now: ModalitySpec, then: ModalitySpec) -> None:
+    """Refuse a bundle that cannot take over from another one while a node runs.
+
+    Raises:
+        RigError: names the field, with both values.
+    """
+    for field in ("window", "hop"):
+        have, need = getattr(now, field), getattr(then, field)
+        if have != need:
+            raise RigError(
+                f"modality {now.name!r}: the node cuts windows with {field} {have}, the other bundle needs {need}; "
+                "start another node for it"
+            )

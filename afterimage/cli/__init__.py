@@ -23,6 +23,7 @@ from afterimage.cli import (
     retrieve,
     run,
     sense,
+    swap,
     train,
     watch,
 )
@@ -59,6 +60,7 @@ app.command("retrieve")(retrieve.retrieve)
 app.command("compile")(compile_command.compile_bundle)
 app.command("sense")(sense.sense)
 app.command("run")(run.run)
+app.command("swap")(swap.swap)
 app.command("watch")(watch.watch)
 app.command("record")(record.record)
 app.command("replay")(replay.replay)
@@ -80,6 +82,7 @@ _KNOWN_ERRORS = {
     "runtime.sensors.packs": ("PackError",),
     "runtime.sensors.process": ("SensorProcessError",),
     "runtime.sensors.sample_source": ("SourceRefusedError",),
+    "runtime.transport.control": ("ControlError",),
     "runtime.transport.endpoints": ("EndpointError",),
     "trainers.configuration": ("ConfigurationError",),
     "trainers.checkpoint": ("CheckpointError",),

@@ -23,7 +23,11 @@ PublicArgument = Annotated[
 ]
 RoleOption = Annotated[
     str,
-    typer.Option("--role", help="sensor: may publish frames. reader: may read all that a node publishes."),
+    typer.Option(
+        "--role",
+        help="sensor: may publish frames. reader: may read all that a node publishes. operator: may "
+        "have a node go on with another bundle (`afterimage swap`).",
+    ),
 ]
 
 
@@ -83,7 +87,7 @@ def allow(
     name: Annotated[str | None, typer.Option(help="Whose key it is. Default: the file's name.")] = None,
     folder: FolderOption = None,
 ) -> None:
-    """Admit a key, as a sensor or as a reader; a running node follows within a second.
+    """Admit a key, as a sensor, a reader or an operator; a running node follows within a second.
 
     Examples:
 
@@ -91,17 +95,19 @@ def allow(
 
       afterimage keys allow desk.key --role reader
     """
-    from runtime.transport.allow_list import AllowedKey, read_allow_list, write_allow_list
+    from typing import cast, get_args
+
+    from runtime.transport.allow_list import AllowedKey, Role, read_allow_list, write_allow_list
     from runtime.transport.keys import ALLOW_LIST_NAME, default_folder, read_public_key
 
-    if role not in ("sensor", "reader"):
-        raise typer.BadParameter(f"--role takes sensor or reader, got {role!r}")
-    if role == "reader" and modality:
-        raise typer.BadParameter("--modality restricts a sensor; a reader may read everything")
+    if role not in get_args(Role):
+        raise typer.BadParameter(f"--role takes {', '.join(get_args(Role))}, got {role!r}")
+    if role != "sensor" and modality:
+        raise typer.BadParameter(f"--modality restricts a sensor, not a key of role {role}")
     where = folder or default_folder()
     key = read_public_key(public, folder=where)
     label = name if name is not None else "" if public == key else Path(public).stem
-    entry = AllowedKey(key=key, name=label[:60], role=role, modalities=tuple(modality or ()))
+    entry = AllowedKey(key=key, name=label[:60], role=cast(Role, role), modalities=tuple(modality or ()))
     path = where / ALLOW_LIST_NAME
     write_allow_list(path, read_allow_list(path).with_key(entry))
     typer.echo(

@@ -14,6 +14,14 @@ from afterimage.cli.arguments import JsonOption, write_json
 def replay(
     recording: Annotated[Path, typer.Argument(help="An MCAP file of `afterimage record`.", exists=True)],
     engine: Annotated[Path, typer.Argument(help="A bundle or a compiled engine folder.", exists=True)],
+    then: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--then",
+            help="A bundle that the node went on with (`afterimage swap`); repeat it where there were several.",
+            exists=True,
+        ),
+    ] = None,
     free: Annotated[
         bool,
         typer.Option(
@@ -53,6 +61,7 @@ def replay(
 
       afterimage replay session.mcap runs/svae/bundle --faults pull-the-camera.yaml --speed 1 --publish
     """
+    from contextlib import ExitStack
     from typing import cast, get_args
 
     from afterimage.replaying import replay_recording
@@ -62,10 +71,12 @@ def replay(
 
     if fill is not None and fill not in get_args(FillPolicy):
         raise typer.BadParameter(f"--fill takes {', '.join(get_args(FillPolicy))}, got {fill}")
-    with open_session(engine) as session:
+    with ExitStack() as opened:
+        session, *others = (opened.enter_context(open_session(path)) for path in (engine, *(then or ())))
         summary = replay_recording(
             recording,
             session,
+            others=others,
             exact=not (free or faults is not None or fill is not None),
             faults=load_schedule(faults) if faults else None,
             fill=cast("FillPolicy | None", fill),

@@ -11,12 +11,18 @@ from typing import Annotated
 
 import typer
 
-from afterimage.cli.arguments import JsonOption, KeysOption, RigOption, read_keys, write_json
+from afterimage.cli.arguments import JsonOption, KeysOption, read_keys, write_json
 
 
 def run(
     engine: Annotated[Path, typer.Argument(help="A compiled engine folder or a bundle.", exists=True)],
-    rig: RigOption = "commands-4",
+    rig: Annotated[
+        list[str],
+        typer.Option(
+            help="A shipped rig's name, or a YAML file. Several, each with a --rig of its own, share the node: windows "
+            "are encoded in batches.",
+        ),
+    ] = ["commands-4"],  # noqa: B006 - typer reads it, nobody changes it
     compare: Annotated[
         str, typer.Option(help="Other fill policies to decide by on every tick, with commas: hold,zero.")
     ] = "",
@@ -44,6 +50,8 @@ def run(
 
       afterimage run runs/svae/bundle --record session.mcap
 
+      afterimage run runs/svae/bundle --rig left-arm.yaml --rig right-arm.yaml
+
       afterimage run runs/svae/bundle --frames tcp://0.0.0.0:5555 --decisions tcp://0.0.0.0:5556 --keys robot
     """
     from contextlib import nullcontext
@@ -61,8 +69,10 @@ def run(
         raise typer.BadParameter(
             f"--compare takes {', '.join(get_args(FillPolicy))}, got {', '.join(unknown)}"
         )
-    loaded = load_rig(rig)
-    default = default_endpoints(loaded.name)
+    if record is not None and len(rig) > 1:
+        raise typer.BadParameter("--record takes a node of one rig; start a node for each rig to be recorded")
+    loaded = [load_rig(name) for name in rig]
+    default = default_endpoints(loaded[0].name)
     endpoints = Endpoints(frames or default.frames, decisions or default.decisions, read_keys(keys, None))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -73,13 +83,13 @@ def run(
             loaded,
             session,
             endpoints,
-            control=control or default_control(loaded.name),
+            control=control or default_control(loaded[0].name),
             compare=cast("tuple[FillPolicy, ...]", policies),
         ) as node,
-        recording(node, rig, record, keys) if record is not None else nullcontext(),
+        recording(node, rig[0], record, keys) if record is not None else nullcontext(),
     ):
         typer.echo(
-            f"rig {loaded.name}, bundle {session.bundle_hash} on {session.backend}: "
+            f"rig {', '.join(r.name for r in loaded)}, bundle {session.bundle_hash} on {session.backend}: "
             f"frames {endpoints.frames}, decisions {endpoints.decisions}",
             err=True,
         )

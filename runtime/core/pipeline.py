@@ -22,7 +22,7 @@ from runtime.core.fusion import FusionInput, fill
 from runtime.core.health import State
 from runtime.core.schedule import tick_schedule
 from runtime.core.stream import DueWindow, ModalityStream
-from runtime.rig import FillPolicy, Rig, check_rig_feeds_bundle
+from runtime.rig import FillPolicy, Rig, check_rig_feeds_bundle, check_same_windows
 from runtime.wire import FRAME_PREFIX, Frame, FrameDecoder, HealthEvent, Limits, Reason, WireError
 
 __all__ = [
@@ -228,6 +228,27 @@ class Pipeline:
         """Evidence of an all-zero window; needed once per modality where policy ``zero`` is used or compared."""
         self._blank[modality] = self._checked(modality, evidence)
 
+    def replace_bundle(self, manifest: Manifest) -> list[DueWindow]:
+        """Go on with another bundle; health, buffers and counters stay.
+
+        Blank evidence is forgotten: set it again where it is needed.
+
+        Returns:
+            The windows whose evidence is gone: encode and store them before the next tick.
+
+        Raises:
+            RigError: the bundle takes other windows than the one before it.
+        """
+        check_rig_feeds_bundle(self.rig, manifest)
+        for name, stream in self._streams.items():
+            check_same_windows(stream.spec, manifest.modality(name))
+        self._blank.clear()
+        windows = (
+            stream.replace_bundle(manifest.modality(name), manifest.health_thresholds.get(name, {}))
+            for name, stream in self._streams.items()
+        )
+        return [window for window in windows if window is not None]
+
     def check(self, now_ns: int) -> None:
         """Judge every modality at ``now``; :meth:`tick` does so itself."""
         for name, stream in self._streams.items():
@@ -303,7 +324,7 @@ class Pipeline:
         nowhere = _ledger_counters(self._unattributed)
         total: dict[str, Any] = {}
         for part in (*modalities.values(), nowhere):
-            _add(total, part)
+            add_counters(total, part)
         ticks = {"published": self._schedule.published, "missed": self._schedule.missed}
         return total | {"ticks": ticks, "modalities": modalities, "unattributed": nowhere}
 
@@ -350,9 +371,10 @@ def _stream_counters(stream: ModalityStream) -> dict[str, Any]:
     }
 
 
-def _add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
+def add_counters(total: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Add one map of counters to another, key by key."""
     for key, value in part.items():
         if isinstance(value, Mapping):
-            _add(total.setdefault(key, {}), value)
+            add_counters(total.setdefault(key, {}), value)
         else:
             total[key] = total.get(key, 0) + value

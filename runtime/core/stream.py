@@ -133,6 +133,16 @@ class ModalityStream:
         self.latest = DueWindow(self.spec.name, cut.window, cut.capture_ns)
         return self.latest
 
+    def replace_bundle(self, spec: ModalitySpec, thresholds: dict[str, float]) -> DueWindow | None:
+        """Go on with another bundle that takes the same windows: its checks, and no evidence yet.
+
+        Returns:
+            The window that the evidence so far was of, to be encoded again; None if there was none.
+        """
+        self.spec, self._thresholds = spec, thresholds
+        held, self.evidence = self.evidence is not None, None
+        return self.latest if held else None
+
     def _refuse_form(self, frame: Frame) -> None:
         spec = self.spec
         if frame.samples.dtype != self._dtype:

@@ -25,14 +25,25 @@ _FORGETTING = 0.98
 
 @dataclass(frozen=True, slots=True)
 class EncodeJob:
-    """Encode a window."""
+    """Encode the windows of one modality that are due, of one rig or several, in one batch.
 
-    due: DueWindow
+    Attributes:
+        modality: whose windows.
+        dues: (number of the rig among the node's, its window); at least one.
+    """
+
+    modality: str
+    dues: tuple[tuple[int, DueWindow], ...]
 
     @property
     def stage(self) -> str:
         """The name that durations go by."""
-        return f"encode_{self.due.modality}"
+        return f"encode_{self.modality}"
+
+    @property
+    def rows(self) -> int:
+        """How many windows: a batch takes longer than one."""
+        return len(self.dues)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,7 @@ class ObserveJob:
 
     Attributes:
         modality: whose observation.
+        rig: number of the rig among the node's.
         imputed: ``imputed/<modality>`` is wanted.
         best: ``best/<modality>`` is wanted.
     """
@@ -48,27 +60,39 @@ class ObserveJob:
     modality: str
     imputed: bool
     best: bool
+    rig: int = 0
 
     @property
     def stage(self) -> str:
         """The name that durations go by."""
         return f"observe_{self.modality}"
 
+    @property
+    def rows(self) -> int:
+        """Always one."""
+        return 1
+
 
 Job = EncodeJob | ObserveJob
 
 
 class Worklist:
-    """Jobs between ticks; at most one window and one observation per modality, so it is bounded."""
+    """Jobs between ticks; at most one window and one observation per modality and rig, so it is bounded.
 
-    def __init__(self) -> None:
+    Args:
+        largest_batch: windows that the engine encodes at once; None if any number will do.
+        superseded: where to count on from.
+    """
+
+    def __init__(self, largest_batch: int | None = None, *, superseded: int = 0) -> None:
         self._windows: deque[EncodeJob] = deque()
         self._observations: deque[ObserveJob] = deque()
-        self._estimate_ns: dict[str, float] = {}
+        self._largest_batch = largest_batch
+        self._estimate_ns: dict[tuple[str, int], float] = {}
         self._worked = False
-        self._made: dict[str, int] = {}
+        self._made: dict[tuple[int, str], int] = {}
         self._ticks = 0
-        self.superseded = 0
+        self.superseded = superseded
         """Observations that the next tick overtook before there was time for them."""
 
     @property
@@ -76,9 +100,21 @@ class Worklist:
         """Whether all windows taken so far are encoded: only then are newer ones taken, so none waits twice."""
         return not self._windows
 
-    def add_windows(self, windows: Iterable[DueWindow]) -> None:
-        """Take in the windows that are due."""
-        self._windows.extend(EncodeJob(w) for w in windows)
+    def add_windows(self, windows: Iterable[DueWindow], rig: int = 0) -> None:
+        """Take in the windows that are due of one rig; those of one modality are encoded together."""
+        for window in windows:
+            at = self._batch_with_room(window.modality)
+            if at is None:
+                self._windows.append(EncodeJob(window.modality, ((rig, window),)))
+            else:
+                batch = self._windows[at]
+                self._windows[at] = EncodeJob(batch.modality, (*batch.dues, (rig, window)))
+
+    def _batch_with_room(self, modality: str) -> int | None:
+        for at, job in enumerate(self._windows):
+            if job.modality == modality and (self._largest_batch is None or job.rows < self._largest_batch):
+                return at
+        return None
 
     def ticked(self, observations: Iterable[ObserveJob]) -> None:
         """A tick was published: its observations replace those of the last one that were not made.
@@ -87,10 +123,12 @@ class Worklist:
         """
         self.superseded += len(self._observations)
         for held_back in self._observations:
-            if held_back.stage in self._estimate_ns:
-                self._estimate_ns[held_back.stage] *= _FORGETTING
+            if (held_back.stage, 1) in self._estimate_ns:
+                self._estimate_ns[held_back.stage, 1] *= _FORGETTING
         self._ticks += 1
-        self._observations = deque(sorted(observations, key=lambda job: self._made.get(job.modality, 0)))
+        self._observations = deque(
+            sorted(observations, key=lambda job: self._made.get((job.rig, job.modality), 0))
+        )
         self._worked = False
 
     def next(self, now_ns: int, deadline_ns: int) -> Job | None:
@@ -108,15 +146,16 @@ class Worklist:
             and self._fits(self._observations[0], now_ns, deadline_ns)
         ):
             job = self._observations.popleft()
-            self._made[job.modality] = self._ticks
+            self._made[job.rig, job.modality] = self._ticks
             return job
         return None
 
     def finished(self, job: Job, duration_ns: int) -> None:
         """Learn how long a job took."""
-        known = self._estimate_ns.get(job.stage)
+        key = job.stage, job.rows
+        known = self._estimate_ns.get(key)
         estimate = duration_ns if known is None else known + _SMOOTHING * (duration_ns - known)
-        self._estimate_ns[job.stage] = estimate
+        self._estimate_ns[key] = estimate
 
     def _fits(self, job: Job, now_ns: int, deadline_ns: int) -> bool:
-        return now_ns + _MARGIN * self._estimate_ns.get(job.stage, 0.0) <= deadline_ns
+        return now_ns + _MARGIN * self._estimate_ns.get((job.stage, job.rows), 0.0) <= deadline_ns

@@ -9,7 +9,7 @@ another fill policy or other faults need, and it does not depend on how fast the
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from engines.errors import EngineError
 from engines.session import Session
 from runtime.core.pipeline import DueWindow, Pipeline, TickPlan
-from runtime.decisions import DecisionMaker
+from runtime.decisions import DecisionMaker, blank_evidence, fuse_plans
 from runtime.record.schemas import IMPORTED
 from runtime.record.writer import RecordingError
 from runtime.rig import FillPolicy, Rig
@@ -57,13 +57,21 @@ class _Run:
             raise RecordingError(f"the recording's begin entry does not describe a run: {e}") from e
         self.rig = rig if fill is None else rig.model_copy(update={"fill": fill})
         self.start_ns = start_ns
+        self.pipeline = Pipeline(self.rig, session.manifest, start_ns, compare=compare)
+        self._needs_blank = "zero" in (self.rig.fill, *compare)
+        self._use(session)
+
+    def replace(self, session: Session) -> list[DueWindow]:
+        """Go on with another bundle; gives the windows to encode again."""
+        windows = self.pipeline.replace_bundle(session.manifest)
+        self._use(session)
+        return windows
+
+    def _use(self, session: Session) -> None:
         self.session = session
         self.maker = DecisionMaker(self.rig, session)
-        self.pipeline = Pipeline(self.rig, session.manifest, start_ns, compare=compare)
-        if "zero" in (self.rig.fill, *compare):
-            for spec in session.manifest.modalities:
-                blank = np.zeros((1, *spec.window_shape), dtype=spec.dtype)
-                self.pipeline.set_blank_evidence(spec.name, session.encode(spec.name, blank)[0])
+        for modality, evidence in blank_evidence(session).items() if self._needs_blank else ():
+            self.pipeline.set_blank_evidence(modality, evidence)
 
     def encode(self, due: DueWindow, at_ns: int) -> None:
         try:
@@ -80,21 +88,25 @@ class _Run:
 
     def _decide(self, plan: TickPlan, at_ns: int) -> Decision | None:
         try:
-            fused = self.maker.fuse(plan)
+            (probabilities,) = fuse_plans(self.session, [plan])
         except EngineError:
             return None
-        return self.maker.decision(plan, fused, published_ns=at_ns, fuse_ms=0.0)
+        return self.maker.decision(plan, probabilities, published_ns=at_ns, fuse_ms=0.0)
 
 
-def replay_exactly(entries: Iterable[JournalEntry], session: Session) -> Iterator[Replayed]:
+def replay_exactly(
+    entries: Iterable[JournalEntry], session: Session, others: Sequence[Session] = ()
+) -> Iterator[Replayed]:
     """Repeat every input of a node's pipeline.
 
     Args:
         entries: of a recording that began with its run, in order.
         session: of the recorded bundle.
+        others: of the bundles that the node went on with, where it was told to.
 
     Raises:
-        RecordingError: no begin, a recording that began later than its run, a gap, or an entry that does not fit.
+        RecordingError: no begin, a recording that began later than its run, a gap, an entry that does not fit, or
+            a bundle that the node went on with is not among the sessions.
     """
     run: _Run | None = None
     kept: OrderedDict[tuple[str, int], DueWindow] = OrderedDict()
@@ -113,9 +125,13 @@ def replay_exactly(entries: Iterable[JournalEntry], session: Session) -> Iterato
         expected += 1
         if entry.call == "frame":
             run.pipeline.receive(entry.parts, entry.at_ns)
-        elif entry.call == "windows":
-            for due in run.pipeline.due_windows(entry.at_ns):
-                kept[due.modality, due.capture_ns] = due
+        elif entry.call in ("windows", "bundle"):
+            windows = (
+                run.pipeline.due_windows(entry.at_ns)
+                if entry.call == "windows"
+                else run.replace(_session_of(entry, (session, *others)))
+            )
+            kept.update({(due.modality, due.capture_ns): due for due in windows})
             while len(kept) > _KEPT_WINDOWS:
                 kept.popitem(last=False)
         elif entry.call == "evidence":
@@ -196,6 +212,17 @@ def decided(decision: Decision | dict[str, Any]) -> dict[str, Any]:
         for name, report in said["modalities"].items()
     }
     return {key: said[key] for key in kept} | {"modalities": reports}
+
+
+def _session_of(entry: JournalEntry, sessions: Sequence[Session]) -> Session:
+    wanted = entry.settings.get("bundle")
+    for session in sessions:
+        if session.bundle_hash == wanted:
+            return session
+    raise RecordingError(
+        f"input {entry.order}: the node went on with bundle {wanted} ({entry.settings.get('bundle_name')!r}), "
+        "which was not given; name it as well (--then)"
+    )
 
 
 def _from_start(begin: JournalEntry) -> JournalEntry:

@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from configs.reading import read_yaml, validated
 from runtime.transport.keys import KeysError, check_key, prepare_folder
 
-Role = Literal["sensor", "reader"]
-"""``sensor`` may publish frames, ``reader`` may subscribe to everything that a node publishes."""
+Role = Literal["sensor", "reader", "operator"]
+"""``sensor`` may publish frames, ``reader`` subscribe to all that a node publishes, ``operator`` change its bundle."""
 
 _LARGEST_FILE = 1024 * 1024
 
@@ -56,7 +56,7 @@ class AllowedKey(BaseModel):
     @model_validator(mode="after")
     def _only_sensors_have_modalities(self) -> AllowedKey:
         if self.modalities and self.role != "sensor":
-            raise ValueError("modalities restrict a sensor; a reader may read everything")
+            raise ValueError(f"modalities restrict a sensor, not a key of role {self.role}")
         return self
 
 

@@ -30,9 +30,11 @@ Purpose = Literal["frames", "decisions", "control"]
 _ROLES: dict[Purpose, tuple[Role, ...]] = {
     "frames": ("sensor",),
     "decisions": ("reader",),
-    "control": ("sensor", "reader"),
+    "control": ("sensor", "reader", "operator"),
 }
 """Which roles may come in where."""
+
+_COMMANDING: tuple[Role, ...] = ("operator",)
 
 HEARTBEAT_MS = 1000
 HEARTBEAT_TIMEOUT_MS = 5000
@@ -216,6 +218,10 @@ class ServerGuard(_Guard):
     def admits(self, user: str, modality: str | None = None) -> bool:
         """Whether a key (the ``User-Id`` of a message) may still do what this socket is for; from any thread."""
         return self._allowed.admits(user, _ROLES[self._purpose], modality)
+
+    def operates(self, user: str) -> bool:
+        """Whether a key may change what the node does; from any thread."""
+        return self._allowed.admits(user, _COMMANDING)
 
     def _sockets(self) -> list[zmq.Socket[bytes]]:
         return [self._monitor, self._zap]

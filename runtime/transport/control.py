@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Self
 
 import zmq
 
 from runtime.core.clock_offset import DRIFT_PPM, OffsetEstimator
-from runtime.transport.authentication import guard_server
+from runtime.transport.authentication import ServerGuard, guard_server
 from runtime.transport.endpoints import check_endpoint, runtime_directory
 from runtime.transport.keys import Keys
-from runtime.transport.sockets import _bind, _Closing, _connect, _receive
+from runtime.transport.sockets import _bind, _Closing, _connect, _receive_from
 from runtime.wire import Clock, WireError
-from runtime.wire.control import answer, probe_request, read_probe
+from runtime.wire.control import (
+    Request,
+    error_answer,
+    probe_answer,
+    probe_request,
+    read_probe,
+    read_request,
+    read_swap,
+    swap_answer,
+    swap_request,
+)
 
 _ANSWERS_PER_TURN = 16
 _QUEUE = 64
@@ -29,6 +42,23 @@ def default_control(rig: str) -> str:
     return f"ipc://{runtime_directory(rig)}/control"
 
 
+class ControlError(Exception):
+    """A node that did not do what it was asked; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something to do that is answered when it is done.
+
+    Attributes:
+        peer: whom to answer.
+        request: what is asked.
+    """
+
+    peer: bytes
+    request: Request
+
+
 class ControlServer(_Closing):
     """A node's side: a bound ROUTER; a peer that does not read its answers loses them."""
 
@@ -37,33 +67,110 @@ class ControlServer(_Closing):
 
         Args:
             endpoint: where.
-            keys: the node's, for an address beyond this machine; every admitted key may ask, whatever its role.
+            keys: the node's, for an address beyond this machine; every admitted key may ask for the time, whatever
+                its role, and an operator's may command.
 
         Raises:
             EndpointError: an address that is not allowed, taken, or cannot be bound.
         """
         check_endpoint(endpoint, keys)
         super().__init__(zmq.ROUTER, _QUEUE)
+        self.endpoint = endpoint
+        self._admission: ServerGuard | None = None
         try:
-            self._guard = guard_server(self.socket, self._context, endpoint, keys, "control")
+            self._guard = self._admission = guard_server(
+                self.socket, self._context, endpoint, keys, "control"
+            )
             _bind(self.socket, endpoint)
         except BaseException:
             self.close()
             raise
 
-    def answer_waiting(self, clock: Callable[[], int]) -> int:
-        """Answer what waits, a bounded number; gives how many requests came."""
-        for count in range(_ANSWERS_PER_TURN):
-            parts = _receive(self.socket)
-            if parts is None:
-                return count
-            reply = answer(bytes(parts[1]), clock(), clock()) if len(parts) == 2 else None
-            if reply is not None:
-                try:
-                    self.socket.send_multipart([parts[0], reply], zmq.NOBLOCK)
-                except zmq.Again:
-                    continue
-        return _ANSWERS_PER_TURN
+    def answer_waiting(self, clock: Callable[[], int]) -> list[Command]:
+        """Tell the time to those who wait for it, a bounded number; gives what else is asked, to be answered later."""
+        commands: list[Command] = []
+        for _ in range(_ANSWERS_PER_TURN):
+            message = _receive_from(self.socket)
+            if message is None:
+                break
+            received_ns = clock()
+            parts, _ = message
+            request = read_request(bytes(parts[1])) if len(parts) == 2 else None
+            if request is None:
+                continue
+            peer = bytes(parts[0])
+            if request.fault:
+                self._send(peer, error_answer(request, request.fault))
+            elif request.op == "probe":
+                self._send(peer, probe_answer(request, received_ns, clock()))
+            elif refusal := self._refusal(message[1]):
+                self._send(peer, error_answer(request, refusal))
+            else:
+                commands.append(Command(peer, request))
+        return commands
+
+    def done(self, command: Command, bundle: str) -> None:
+        """Answer a swap that was made."""
+        self._send(command.peer, swap_answer(command.request, bundle))
+
+    def refuse(self, command: Command, detail: str) -> None:
+        """Answer a command that is not followed."""
+        self._send(command.peer, error_answer(command.request, detail))
+
+    def _refusal(self, first: zmq.Frame) -> str:
+        """Why a peer may not command; empty where it may.
+
+        A path handed to a node is code to run on its machine: whoever reaches a plain TCP port may not do that.
+        """
+        if self.endpoint.startswith("ipc://"):
+            return ""  # whoever is let into its directory
+        if self._admission is None:
+            return f"commands come over ipc or with an operator's key, and {self.endpoint} is neither"
+        user = str(first.get("User-Id"))
+        if self._admission.operates(user):
+            return ""
+        return f"key {user!r} may not command; on the node's machine: afterimage keys allow '{user}' --role operator"
+
+    def _send(self, peer: bytes, reply: bytes) -> None:
+        with suppress(zmq.Again):  # it does not read its answers
+            self.socket.send_multipart([peer, reply], zmq.NOBLOCK)
+
+
+def swap_bundle(endpoint: str, path: str, *, keys: Keys | None = None, timeout_s: float = 60.0) -> str:
+    """Have a running node go on with another bundle, and wait until it has.
+
+    Args:
+        endpoint: the node's control endpoint.
+        path: of a bundle or compiled engine, on the node's machine.
+        keys: an operator's, for a node beyond this machine.
+        timeout_s: loading takes seconds.
+
+    Returns:
+        The bundle's hash, as decisions name it.
+
+    Raises:
+        ControlError: the node refused, failed, or did not answer in time.
+        EndpointError: an address that is not allowed.
+    """
+    check_endpoint(endpoint, keys)
+    number = secrets.randbelow(2**31)
+    with _Asker(endpoint, keys) as asker:
+        asker.socket.send(swap_request(number, path))
+        end = time.monotonic() + timeout_s
+        while (left := end - time.monotonic()) > 0:
+            asker.knock_again()
+            if not asker.socket.poll(min(100, max(1, round(left * 1000)))):
+                continue
+            try:
+                replied_to, bundle, fault = read_swap(asker.socket.recv(zmq.NOBLOCK))
+            except WireError:
+                continue
+            if replied_to != number:
+                continue
+            if fault:
+                raise ControlError(fault)
+            return bundle
+    raise ControlError(f"no answer from {endpoint} within {timeout_s:.0f} s; is the node running?")
 
 
 class ClockSync:

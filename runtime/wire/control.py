@@ -2,11 +2,13 @@
 
 A request is ``{version, op, id, ...}``, its answer the same with more, or ``{version, op: "error", id, detail}``.
 ``probe`` carries ``sent_ns`` (asker's clock) and is answered with ``received_ns`` and ``replied_ns`` (node's clock).
+``swap`` carries ``path``, a bundle or engine on the node's machine, and is answered with ``bundle``, its hash, once the
+node has gone on with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -41,29 +43,87 @@ def probe_request(number: int, sent_ns: int) -> bytes:
     return packed
 
 
-def answer(request: BytesLike, received_ns: int, replied_ns: int) -> bytes | None:
-    """A node's answer to a request.
+def swap_request(number: int, path: str) -> bytes:
+    """Ask a node to go on with another bundle.
 
     Args:
-        request: as it came.
-        received_ns: when it came, node clock.
-        replied_ns: now, node clock.
-
-    Returns:
-        None where the request has no number to answer to: it is dropped.
+        number: to know the answer by.
+        path: of a bundle or compiled engine, as the node sees it.
     """
-    header: dict[str, Any] = {"version": PROTOCOL_VERSION}
+    packed: bytes = msgpack.packb({"version": PROTOCOL_VERSION, "op": "swap", "id": number, "path": path})
+    return packed
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asks of a node.
+
+    Attributes:
+        number: to answer to.
+        op: ``probe`` or ``swap``.
+        sent_ns: of ``probe``.
+        path: of ``swap``.
+        fault: what is wrong with the request; empty where nothing is.
+    """
+
+    number: int
+    op: str = ""
+    sent_ns: int = 0
+    path: str = ""
+    fault: str = ""
+
+
+def read_request(request: BytesLike) -> Request | None:
+    """A request as it came; None where it has no number to answer to: it is dropped."""
     try:
         asked = unpack_map(request, CONTROL_BYTES)
-        header["id"] = take_int(asked, "id")
+        number = take_int(asked, "id")
     except WireError:
         return None
     try:
-        header |= _answered(asked, received_ns, replied_ns)
+        take_version(asked)
+        op = take_str(asked, "op")
+        if op == "probe":
+            return Request(number, op, sent_ns=take_int(asked, "sent_ns", _ANY))
+        if op == "swap":
+            return Request(number, op, path=take_str(asked, "path", 2048))
+        raise WireError(Reason.BAD_HEADER, "op: probe or swap", op)
     except WireError as e:
-        header |= {"op": "error", "detail": str(e)}
-    packed: bytes = msgpack.packb(header)
-    return packed
+        return Request(number, fault=str(e))
+
+
+def probe_answer(request: Request, received_ns: int, replied_ns: int) -> bytes:
+    """The node's time, for whoever asked for it."""
+    return _packed(
+        request, op="probe", sent_ns=request.sent_ns, received_ns=received_ns, replied_ns=replied_ns
+    )
+
+
+def swap_answer(request: Request, bundle: str) -> bytes:
+    """The node has gone on with the bundle of this hash."""
+    return _packed(request, op="swap", bundle=bundle)
+
+
+def error_answer(request: Request, detail: str) -> bytes:
+    """The node does not do it, and why."""
+    return _packed(request, op="error", detail=detail[:1024])
+
+
+def read_swap(reply: BytesLike) -> tuple[int, str, str]:
+    """The number of a swap's answer, the bundle's hash, and what went wrong instead (one of the two is empty).
+
+    Raises:
+        WireError: something else came.
+    """
+    header = unpack_map(reply, CONTROL_BYTES)
+    take_version(header)
+    number = take_int(header, "id")
+    op = take_str(header, "op")
+    if op == "error":
+        return number, "", take_str(header, "detail", 1024) or "no reason given"
+    if op != "swap":
+        raise WireError(Reason.BAD_HEADER, "op: swap or error", op)
+    return number, take_str(header, "bundle"), ""
 
 
 def read_probe(reply: BytesLike, returned_ns: int) -> tuple[int, Probe]:
@@ -80,9 +140,6 @@ def read_probe(reply: BytesLike, returned_ns: int) -> tuple[int, Probe]:
     return take_int(header, "id"), Probe(sent, received, replied, returned_ns)
 
 
-def _answered(asked: Mapping[str, Any], received_ns: int, replied_ns: int) -> dict[str, Any]:
-    take_version(asked)
-    if (op := take_str(asked, "op")) != "probe":
-        raise WireError(Reason.BAD_HEADER, "op: probe", op)
-    sent_ns = take_int(asked, "sent_ns", _ANY)
-    return {"op": "probe", "sent_ns": sent_ns, "received_ns": received_ns, "replied_ns": replied_ns}
+def _packed(request: Request, **fields: Any) -> bytes:
+    packed: bytes = msgpack.packb({"version": PROTOCOL_VERSION, "id": request.number, **fields})
+    return packed

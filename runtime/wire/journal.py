@@ -32,8 +32,9 @@ from runtime.wire.checks import (
 JOURNAL_PREFIX = b"journal/"
 """``journal/<call>``: a :class:`JournalEntry` per input of the pipeline, only while somebody subscribes."""
 
-Call = Literal["begin", "frame", "windows", "evidence", "encode_failed", "tick"]
-CALLS: tuple[Call, ...] = ("begin", "frame", "windows", "evidence", "encode_failed", "tick")
+Call = Literal["begin", "frame", "windows", "evidence", "encode_failed", "tick", "bundle"]
+CALLS: tuple[Call, ...] = ("begin", "frame", "windows", "evidence", "encode_failed", "tick", "bundle")
+_WITH_SETTINGS = ("begin", "bundle")
 
 _LIMITS = Limits(header_bytes=64 * 1024)
 _KEPT = (1024, 8192, 4 * 1024 * 1024 + 1)
@@ -46,7 +47,8 @@ class JournalEntry:
 
     Attributes:
         call: ``begin`` (a run's settings, sent again to every new subscriber), ``frame`` (a message came), ``windows``
-            (windows that were due were cut), ``evidence`` (one was encoded), ``encode_failed``, ``tick``.
+            (windows that were due were cut), ``evidence`` (one was encoded), ``encode_failed``, ``tick``,
+            ``bundle`` (the node went on with another one).
         order: counts the inputs of a run from 0; ``begin`` has the number of the next one. A gap is a loss.
         at_ns: the time the pipeline was told, node clock.
         number: counts the entries of its topic from 0; a gap tells whose loss it was.
@@ -54,7 +56,8 @@ class JournalEntry:
         capture_ns: of ``evidence``: which window it is of.
         detail: of ``encode_failed``, the error.
         parts: of ``frame``: the message as it came; views of what was received.
-        settings: of ``begin``: rig (as JSON types), bundle, backend, start_ns, compare, wall_ns.
+        settings: of ``begin``: rig (as JSON types), bundle, backend, start_ns, compare, wall_ns; of ``bundle``: bundle,
+            bundle_name, backend.
     """
 
     call: Call
@@ -86,7 +89,7 @@ def encode_entry(entry: JournalEntry) -> list[BytesLike]:
         "capture_ns": entry.capture_ns,
         "detail": entry.detail[:1024],
     }
-    if entry.call == "begin":
+    if entry.call in _WITH_SETTINGS:
         header["settings"] = dict(entry.settings)
     payload: BytesLike = b""
     if entry.call == "frame":
@@ -118,7 +121,7 @@ def decode_entry(parts: Sequence[Any]) -> JournalEntry:
         capture_ns=take_int(header, "capture_ns", -(2**63)),
         detail=take_str(header, "detail", 1024),
         parts=_take_parts(header, payload) if call == "frame" else (),
-        settings=take_map(header, "settings") if call == "begin" else {},
+        settings=take_map(header, "settings") if call in _WITH_SETTINGS else {},
     )
     if bytes(topic[:512]) != journal_topic(entry):
         raise WireError(

@@ -23,7 +23,7 @@ from runtime.transport.control import ClockSync
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import DecisionReceiver
 from runtime.wire import JOURNAL_PREFIX, decode_entry, decode_frame
-from runtime.wire.control import CONTROL_BYTES, answer, probe_request
+from runtime.wire.control import CONTROL_BYTES, error_answer, probe_request, read_request
 
 MS = 1_000_000
 SENSOR = """
@@ -143,13 +143,16 @@ def test_a_node_that_comes_later_is_found(images_bundle: Path, folder: str) -> N
     ],
 )
 def test_a_request_that_cannot_be_answered_is_dropped(request_: bytes) -> None:
-    assert answer(request_, 1, 2) is None
+    assert read_request(request_) is None
 
 
-@pytest.mark.parametrize("change", [{"op": "format"}, {"version": 9}, {"sent_ns": "now"}])
+@pytest.mark.parametrize(
+    "change", [{"op": "format"}, {"version": 9}, {"sent_ns": "now"}, {"op": "swap"}, {"op": "swap", "path": 1}]
+)
 def test_a_request_that_is_wrong_is_told_so(change: dict[str, object]) -> None:
-    request = msgpack.unpackb(probe_request(7, 0)) | change
-    reply = msgpack.unpackb(answer(msgpack.packb(request), 1, 2))
+    request = read_request(msgpack.packb(msgpack.unpackb(probe_request(7, 0)) | change))
+    assert request is not None
+    reply = msgpack.unpackb(error_answer(request, request.fault))
     assert (reply["op"], reply["id"]) == ("error", 7)
     assert reply["detail"]
 

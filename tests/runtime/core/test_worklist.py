@@ -12,6 +12,23 @@ def due(modality: str) -> DueWindow:
     return DueWindow(modality, np.zeros(1), 0)
 
 
+def encode(modality: str) -> EncodeJob:
+    return EncodeJob(modality, ((0, due(modality)),))
+
+
+def test_windows_of_one_modality_are_encoded_together_up_to_the_largest_batch() -> None:
+    work = Worklist(largest_batch=2)
+    for rig in range(3):
+        work.add_windows([due("rgb"), due("eeg")], rig)
+    batches = []
+    while (job := work.next(0, 50 * MS)) is not None:
+        assert isinstance(job, EncodeJob)
+        batches.append((job.stage, [rig for rig, _ in job.dues]))
+    assert batches == [
+        ("encode_rgb", [0, 1]), ("encode_eeg", [0, 1]), ("encode_rgb", [2]), ("encode_eeg", [2]),
+    ]  # fmt: skip
+
+
 def test_windows_come_before_observations_in_the_order_they_came() -> None:
     work = Worklist()
     work.ticked([ObserveJob("rgb", imputed=True, best=False)])
@@ -26,8 +43,8 @@ def test_windows_come_before_observations_in_the_order_they_came() -> None:
 
 def test_a_job_that_would_delay_the_tick_is_held_back_until_after_it() -> None:
     work = Worklist()
-    work.finished(EncodeJob(due("rgb")), 10 * MS)
-    work.finished(EncodeJob(due("eeg")), 1 * MS)
+    work.finished(encode("rgb"), 10 * MS)
+    work.finished(encode("eeg"), 1 * MS)
     work.add_windows([due("eeg"), due("rgb")])
     first = work.next(30 * MS, 50 * MS)
     assert first is not None
@@ -42,7 +59,7 @@ def test_a_job_that_would_delay_the_tick_is_held_back_until_after_it() -> None:
 
 def test_an_engine_slower_than_the_tick_still_encodes_once_per_tick() -> None:
     work = Worklist()
-    work.finished(EncodeJob(due("rgb")), 200 * MS)
+    work.finished(encode("rgb"), 200 * MS)
     for _ in range(3):
         work.ticked([])
         work.add_windows([due("rgb")])
