@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := train,plot,record,view,audio,lsl,brainflow,xdf,test,tensorrt-rtx
+EXTRAS := train,plot,record,view,audio,lsl,brainflow,xdf,bench,test,tensorrt-rtx
 
 .PHONY: setup demo test lint types unit edge benchmark clean
 
