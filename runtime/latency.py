@@ -39,6 +39,11 @@ class LatencyReservoir:
         self.count += 1
         self.total_ms += duration_ms
 
+    def kept(self) -> list[float]:
+        """The durations that are kept, in milliseconds; all of them and in order while there are few."""
+        kept: list[float] = self._kept[: min(self.count, len(self._kept))].tolist()
+        return kept
+
     def percentile(self, percent: float) -> float | None:
         """A percentile in milliseconds; None while empty."""
         kept = self._kept[: min(self.count, len(self._kept))]

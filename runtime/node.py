@@ -36,6 +36,9 @@ from runtime.transport.sockets import DecisionSender, FrameReceiver
 from runtime.wire import JOURNAL_PREFIX, STATISTICS, Output, Statistics, encode_output
 
 _MESSAGES_PER_TURN = 64
+_HEARD_NS = 20_000_000
+"""A tick may follow a job that was shorter than this without another look at the sockets."""
+
 _LONGEST_WAIT_NS = 100_000_000
 """However far the next tick, a request to stop is heard this soon."""
 
@@ -119,6 +122,8 @@ class Node:
                 else opened.enter_context(ControlServer(control, keys=self.endpoints.keys))
             )
             self._sockets = opened.pop_all()
+        self._readable: dict[Any, int] | None = None
+        """What was found to be readable after waiting; None where nobody looked."""
         self._poller = zmq.Poller()
         for sockets in (self._frames, self._decisions, self._control):
             if sockets is not None:
@@ -186,7 +191,6 @@ class Node:
         deadline = min(hosted.pipeline.wake_ns(now) for hosted in self._hosted)
         if now >= deadline:
             self._tick(now)
-            self._go_on_with_successor()
             return 0
         if self._worklist.wants_windows:
             for hosted in self._hosted:
@@ -198,6 +202,9 @@ class Node:
         job = self._worklist.next(now, deadline)
         if job is not None:
             self._do(job)
+            # A window that brings a tick brings it at once, unless the engine took so long that messages wait again.
+            if self._clock() - now < _HEARD_NS:
+                self._tick(self._clock())
             return 0
         if now - self._collected_ns > _COLLECT_EVERY_NS and deadline - now > _COLLECT_SLACK_NS:
             gc.collect()
@@ -245,6 +252,10 @@ class Node:
             },
         }
 
+    def durations_ms(self, stage: str) -> list[float]:
+        """The durations of one stage in milliseconds: all of them, in order, up to the reservoir's capacity."""
+        return self._statistics.latency[stage].kept()
+
     def close(self) -> None:
         """Close the sockets; may be called again. The caller's session stays open."""
         self._sockets.close()
@@ -262,12 +273,14 @@ class Node:
 
     def _hear(self) -> None:
         """Take in what waits in every socket."""
-        fresh, self._awaited = self._awaited | self._decisions.update_subscriptions(), set()
-        if fresh and any(JOURNAL_PREFIX.startswith(prefix) for prefix in fresh):
-            self._introduce()
-        if self._control is not None:
+        if self._readable is None or self._decisions.socket in self._readable or self._awaited:
+            fresh, self._awaited = self._awaited | self._decisions.update_subscriptions(), set()
+            if any(JOURNAL_PREFIX.startswith(prefix) for prefix in fresh):
+                self._introduce()
+        if self._control is not None and (self._readable is None or self._control.socket in self._readable):
             for command in self._control.answer_waiting(self._clock):
                 self._swap.begin(command, self._control, self._session.manifest)
+        self._readable = None
         first = self._hosted[0].pipeline
         for _ in range(_MESSAGES_PER_TURN):
             parts = self._frames.receive()
@@ -287,7 +300,7 @@ class Node:
         # poll counts whole milliseconds; the rest is slept, so that a tick starts on its deadline and not
         # before.
         if remaining_ns >= 1_000_000:
-            self._poller.poll(remaining_ns // 1_000_000)
+            self._readable = dict(self._poller.poll(remaining_ns // 1_000_000))
         else:
             time.sleep(remaining_ns / 1e9)
 
@@ -348,6 +361,7 @@ class Node:
             wanted += hosted.ticked(plan, self._decisions.subscribed)
         self._publish_events()
         self._worklist.ticked(wanted)
+        self._go_on_with_successor()
 
     def _note_latency(self, plan: TickPlan, begin: int) -> None:
         sent_ns, latency = self._clock(), self._statistics.latency

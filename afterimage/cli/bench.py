@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from afterimage.cli.arguments import JsonOption, import_optional, write_json
+from afterimage.cli.bench_latency import latency
 from afterimage.cli.bench_model import ModelArgument, model_folders
 
 bench = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
+bench.command("latency")(latency)
 
 
 @bench.command("engines")
