@@ -52,7 +52,13 @@ def recording(node: Node, rig: str, path: Path, keys: str | None = None) -> Iter
     finally:
         recorder.send_signal(signal.SIGTERM)
         try:
-            recorder.communicate(timeout=_STOP_S)
+            _, words = recorder.communicate(timeout=_STOP_S)
         except subprocess.TimeoutExpired:
             recorder.kill()
-            recorder.communicate()
+            _, words = recorder.communicate()
+    if recorder.returncode != 0:
+        # The node went on without it, as it should; but nobody is to believe that all of it was recorded.
+        raise RecordingError(
+            f"{path}: the recorder ended with {recorder.returncode} before the node did: "
+            f"{words.decode(errors='replace').strip()[-500:] or 'it said nothing'}"
+        )

@@ -39,6 +39,10 @@ _MESSAGES_PER_TURN = 64
 _HEARD_NS = 20_000_000
 """A tick may follow a job that was shorter than this without another look at the sockets."""
 
+_HELD_UP_NS = 250_000_000
+_ARRIVAL_GRACE_S = 0.02
+"""After being held up (stopped, starved, a slow engine) this long, messages have this long to come out of ZeroMQ."""
+
 _LONGEST_WAIT_NS = 100_000_000
 """However far the next tick, a request to stop is heard this soon."""
 
@@ -102,6 +106,7 @@ class Node:
         self._collected_ns = 0
         self._cpu_started_ns: int | None = None
         self._told_ns = 0
+        self._turned_ns = 0
         self._telling_ns = _STATISTICS_COST_NS
         self._awaited: set[bytes] = set()
         needs_blank = "zero" in (*(r.fill for r in self.rigs), *self._compare)
@@ -166,7 +171,7 @@ class Node:
         if self._hosted:
             raise RuntimeError("a node runs once; make another one")
         with interpreter_held_back():
-            self._started_ns = self._collected_ns = self._clock()
+            self._started_ns = self._collected_ns = self._turned_ns = self._clock()
             self._hosted = host(
                 self.rigs, self._session, self._decisions, self._started_ns, compare=self._compare
             )
@@ -186,8 +191,11 @@ class Node:
         Returns:
             0 if there may be more to do, else how many nanoseconds nothing needs doing unless a message comes.
         """
+        if self._clock() - self._turned_ns > _HELD_UP_NS:
+            # ZeroMQ's own thread was held up too: until it has read them, messages that wait look like silence.
+            time.sleep(_ARRIVAL_GRACE_S)
         self._hear()
-        now = self._clock()
+        now = self._turned_ns = self._clock()
         deadline = min(hosted.pipeline.wake_ns(now) for hosted in self._hosted)
         if now >= deadline:
             self._tick(now)

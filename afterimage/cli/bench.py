@@ -9,11 +9,17 @@ from typing import Annotated
 import typer
 
 from afterimage.cli.arguments import JsonOption, import_optional, write_json
+from afterimage.cli.bench_dropout import dropout
 from afterimage.cli.bench_latency import latency
 from afterimage.cli.bench_model import ModelArgument, model_folders
+from afterimage.cli.bench_soak import soak
+from afterimage.cli.bench_throughput import throughput
 
 bench = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
 bench.command("latency")(latency)
+bench.command("throughput")(throughput)
+bench.command("dropout")(dropout)
+bench.command("soak")(soak)
 
 
 @bench.command("engines")

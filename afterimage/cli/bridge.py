@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Annotated
 
 import typer
 
 from afterimage.cli.arguments import KeysOption, RigOption, ServerKeyOption, read_keys
+from afterimage.cli.stopping import stop_on_signals
 
 bridge = typer.Typer(
     help="Carry a node's decisions to Lab Streaming Layer or ROS 2, and ROS topics to the node.",
@@ -48,7 +48,7 @@ def lsl(
     from runtime.rig import load_rig
     from runtime.transport.control import ClockSync
 
-    stop = _stopped_by_signals()
+    stop = stop_on_signals()
     own = read_keys(keys, server_key)
     with nullcontext() if control is None else ClockSync(control, "lsl-bridge", keys=own) as clocks:
 
@@ -99,21 +99,12 @@ def ros2(
         if not (modality and equals and topic):
             raise typer.BadParameter(f"--sensor takes MODALITY=/ros/topic, got {given!r}")
         inputs[modality] = topic
-    stop = _stopped_by_signals()
+    stop = stop_on_signals()
     with Ros2Bridge(
         load_rig(rig), inputs=inputs, decisions=endpoint, frames=frames, keys=read_keys(keys, server_key)
     ) as carrying:
         carrying.run(stop, seconds)
     _say(carrying.published)
-
-
-def _stopped_by_signals() -> threading.Event:
-    import signal
-
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def _say(published: int) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from afterimage.cli.arguments import KeysOption, RigOption, ServerKeyOption, read_keys
+from afterimage.cli.stopping import stop_on_signals
 
 
 def record(
@@ -41,9 +42,6 @@ def record(
 
       afterimage record --seconds 60 --observations
     """
-    import signal
-    import threading
-
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -54,9 +52,7 @@ def record(
 
     loaded = load_rig(rig)
     path = out or default_name(loaded.name)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
 
         def report(writer: RecordingWriter) -> None:

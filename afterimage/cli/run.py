@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +10,7 @@ from typing import Annotated
 import typer
 
 from afterimage.cli.arguments import JsonOption, KeysOption, read_keys, write_json
+from afterimage.cli.stopping import stop_on_signals
 
 
 def run(
@@ -74,9 +73,7 @@ def run(
     loaded = [load_rig(name) for name in rig]
     default = default_endpoints(loaded[0].name)
     endpoints = Endpoints(frames or default.frames, decisions or default.decisions, read_keys(keys, None))
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     with (
         open_session(engine) as session,
         Node(

@@ -16,6 +16,7 @@ from afterimage.cli.arguments import (
     SyntheticOption,
     data_name,
 )
+from afterimage.cli.stopping import stop_on_signals
 
 if TYPE_CHECKING:
     from runtime.rig import Rig
@@ -126,7 +127,6 @@ def _run(
 ) -> None:
     """Read the sources of a rig, and start again what dies."""
     import time
-    from contextlib import suppress
 
     from runtime.sensors.supervisor import Supervisor
     from runtime.transport.endpoints import default_endpoints
@@ -134,6 +134,7 @@ def _run(
     def say(text: str) -> None:
         typer.echo(text, err=True)
 
+    stop = stop_on_signals()
     end = None if seconds is None else time.monotonic() + seconds
     with Supervisor(
         rig,
@@ -145,9 +146,8 @@ def _run(
         say=say,
     ) as supervisor:
         say(f"sensing {', '.join(modalities)} for rig {rig.name}; Ctrl-C stops")
-        with suppress(KeyboardInterrupt):
-            while supervisor.look() and (end is None or time.monotonic() < end):
-                time.sleep(0.1)
+        while supervisor.look() and (end is None or time.monotonic() < end) and not stop.wait(0.1):
+            pass
         counts = supervisor.stop()
     for name, count in counts.items():
         published = sum(p["published"] for p in count["processes"])
@@ -168,12 +168,10 @@ def _play(
     seconds: float | None,
 ) -> None:
     """Play recorded or synthetic signals on one beat."""
-    import threading
-    from contextlib import suppress
-
     from runtime.sensors.process import spawn_sensors
     from runtime.transport.endpoints import default_endpoints
 
+    stop = stop_on_signals()
     kind: Literal["recorded", "synthetic"] = "synthetic" if folder is None else "recorded"
     group = spawn_sensors(
         modalities,
@@ -187,8 +185,7 @@ def _play(
     with group:
         group.start()
         typer.echo(f"playing {kind} {', '.join(group.modalities)} to rig {rig.name}; Ctrl-C stops", err=True)
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait(seconds)
+        stop.wait(seconds)
         counts = group.stop()
     for processes in counts.values():
         for c in processes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from afterimage.cli.arguments import KeysOption, RigOption, ServerKeyOption, read_keys
+from afterimage.cli.stopping import stop_on_signals
 
 if TYPE_CHECKING:
     from runtime.transport.keys import Keys
@@ -67,8 +68,9 @@ def watch(
       afterimage watch --json --seconds 5 > decisions.jsonl
     """
     own = read_keys(keys, server_key)
+    stop = stop_on_signals()
     if terminal or as_json:
-        came = _watch_in_terminal(rig, endpoint, own, seconds, as_json=as_json)
+        came = _watch_in_terminal(rig, endpoint, own, seconds, stop, as_json=as_json)
     else:
         from afterimage.watching import PageOptions, serving_page
         from runtime.client import Client
@@ -78,7 +80,7 @@ def watch(
         with serving_page(
             client, options, lambda line: typer.echo(f"{line} (Ctrl-C ends it)", err=True)
         ) as feed:
-            threading.Event().wait(seconds)
+            stop.wait(seconds)
             came = feed.decisions
     if not came:
         typer.echo(_NOTHING_CAME, err=True)
@@ -86,7 +88,13 @@ def watch(
 
 
 def _watch_in_terminal(
-    rig: str, endpoint: str | None, keys: Keys | None, seconds: float | None, *, as_json: bool
+    rig: str,
+    endpoint: str | None,
+    keys: Keys | None,
+    seconds: float | None,
+    stop: threading.Event,
+    *,
+    as_json: bool,
 ) -> int:
     """Write what comes; how many messages came."""
     from dataclasses import asdict
@@ -104,8 +112,8 @@ def _watch_in_terminal(
         Client(rig, endpoint=endpoint, keys=keys) as client,
         Live(console=console, auto_refresh=False) as live,
     ):
-        while (left := until - time.monotonic()) > 0:
-            message = client.receive(timeout_s=min(left, 1.0))
+        while (left := until - time.monotonic()) > 0 and not stop.is_set():
+            message = client.receive(timeout_s=min(left, 0.2))
             if not isinstance(message, (Decision, HealthEvent)):
                 continue
             seen += 1

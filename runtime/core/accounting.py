@@ -2,7 +2,8 @@
 
 *received*: handed to the node, whatever it was. *used*: at least one of its samples was in a window given out for
 encoding. *pending*: accepted, in the buffer, and still able to become part of a window. *dropped*: refused, or
-accepted but out of reach of every window before it was in one. *lost* messages never came; sequence numbers tell.
+accepted but out of reach of every window before it was in one. *lost* messages, as sequence
+numbers tell, are gaps between accepted ones: what never came, and what came and was refused.
 
 The three outcomes are counted where they happen and ``received`` where messages come in, so :meth:`Ledger.unaccounted`
 is a check, not an identity.

@@ -172,8 +172,11 @@ class Pipeline:
             stream.receive(frame, now_ns)
         except WireError as e:
             ledger.drop(e.reason)
-            if stream is not None and e.reason is not Reason.NOT_FINITE:
-                stream.health.refused(now_ns, str(e))
+            if stream is not None and modality is not None:
+                if e.reason is not Reason.NOT_FINITE:
+                    stream.health.refused(now_ns, str(e))
+                # At once: a fault may be over before the next tick, and is to be told all the same.
+                self._judge(modality, stream, now_ns)
             return Rejected(e.reason, e.expected, e.came, modality)
         return Received(frame)
 

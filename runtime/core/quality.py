@@ -105,7 +105,9 @@ def measure(kind: ModalityKind, window: npt.NDArray[Any]) -> dict[str, float]:
         flattest channel: samples that equal the three before), ``offset`` (largest absolute channel mean),
         ``deviation`` (largest channel standard deviation), ``quietest`` (smallest one), in microvolts.
     """
-    return _MEASURES[kind](window)
+    # Finite samples may overflow: what is then infinite, or no number, fails its check.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _MEASURES[kind](window)
 
 
 def judge(kind: ModalityKind, measures: Mapping[str, float], thresholds: Mapping[str, float]) -> str | None:

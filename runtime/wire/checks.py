@@ -95,7 +95,10 @@ class Limits:
 
 def shorten(value: object, length: int = 80) -> str:
     """A short printable form of a value that came from outside; strings stay bare."""
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except RecursionError:  # msgpack reads deeper nesting than Python prints
+        text = f"a {type(value).__name__} nested too deeply to show"
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= length else text[: length - 1] + "…"
 

@@ -147,7 +147,8 @@ def test_a_request_that_cannot_be_answered_is_dropped(request_: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"op": "format"}, {"version": 9}, {"sent_ns": "now"}, {"op": "swap"}, {"op": "swap", "path": 1}]
+    "change",
+    [{"op": "format"}, {"version": 9}, {"sent_ns": "now"}, {"op": "swap"}, {"op": "swap", "path": 1}],
 )
 def test_a_request_that_is_wrong_is_told_so(change: dict[str, object]) -> None:
     request = read_request(msgpack.packb(msgpack.unpackb(probe_request(7, 0)) | change))

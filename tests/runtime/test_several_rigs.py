@@ -53,7 +53,9 @@ class Sensors:
     def __init__(self, rigs: Mapping[str, Rig], endpoint: str) -> None:
         self.silent: set[str] = set()
         self._sensors = [
-            (name, Sensor(rig, s.modality, endpoint=endpoint)) for name, rig in rigs.items() for s in rig.sensors
+            (name, Sensor(rig, s.modality, endpoint=endpoint))
+            for name, rig in rigs.items()
+            for s in rig.sensors
         ]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._play)

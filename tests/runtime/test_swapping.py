@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_under_load_nothing_is_missed_and_no_sensor_is_lost(
     ticks = [d.tick for d in served.decisions]
     assert ticks == list(range(ticks[0], ticks[0] + len(ticks))), "no tick was missed"
     bundles = [d.bundle for d in served.decisions]
-    changes = [b for a, b in zip(bundles, bundles[1:], strict=False) if a != b]
+    changes = [b for a, b in pairwise(bundles) if a != b]
     assert changes == [second, first]
     assert all(d.presence == {"rgb": 1, "depth": 1} for d in after if isinstance(d, Decision))
 

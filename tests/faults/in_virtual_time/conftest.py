@@ -1,0 +1,38 @@
+"""What the fault tests in virtual time share: a rig of two cameras, a session, endpoints."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# pytest imports by path (importlib mode), so the modules beside the tests have to be found some other way.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from engines.opening import open_session
+from engines.session import Session
+from runtime.rig import Rig, load_rig
+from runtime.transport.endpoints import Endpoints
+
+
+@pytest.fixture(scope="session")
+def images_rig() -> Rig:
+    """RGB and depth of commands-4: live a tenth of a second after their first frames."""
+    rig = load_rig("commands-4")
+    return rig.model_copy(update={"sensors": rig.sensors[:2]})
+
+
+@pytest.fixture(scope="module")
+def images_session(images_bundle: Path) -> Iterator[Session]:
+    with open_session(images_bundle) as session:
+        yield session
+
+
+@pytest.fixture
+def endpoints() -> Iterator[Endpoints]:
+    # Not tmp_path: its length would not fit into the address of a Unix socket.
+    with tempfile.TemporaryDirectory(prefix="ai-") as name:
+        yield Endpoints(f"ipc://{name}/frames", f"ipc://{name}/decisions")

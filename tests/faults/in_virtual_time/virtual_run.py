@@ -1,0 +1,261 @@
+"""A node with its sensors and a client on one virtual clock, and a transport between them that spoils messages.
+
+Everything is real but the clock: messages go through ZeroMQ sockets, the node is the whole node, and a client reads
+what it publishes. The clock moves only when every message that was sent has been taken in, so that a starved machine
+changes nothing: the same seed gives the same states, ticks and counters.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from engines.session import Session
+from runtime.client import Client
+from runtime.node import Node
+from runtime.rig import Rig, Sensor
+from runtime.transport.endpoints import Endpoints
+from runtime.transport.sockets import FrameSender
+from runtime.wire import Decision, HealthEvent, Observation, Output, encode_frame
+
+PATIENCE_S = 30.0
+MS = 1_000_000
+FIRST_NS = 10**12
+"""Where the virtual clock begins."""
+
+Samples = npt.NDArray[Any]
+Parts = list[Any]
+
+
+@dataclass
+class Message:
+    """What a sensor is about to send; a fault may change anything in it but the number.
+
+    Attributes:
+        number: of the message, from 0.
+        at_ns: now.
+        samples: (chunk, *sample_shape).
+        capture_ns: as it will say.
+        sequence: as it will say.
+    """
+
+    number: int
+    at_ns: int
+    samples: Samples
+    capture_ns: int
+    sequence: int
+
+
+Encode = Callable[[Message], Parts]
+
+
+class Spoiling:
+    """A fault of the transport with its memory; this one is none.
+
+    Attributes:
+        injected: by the name of the node's counter that must show it.
+    """
+
+    def __init__(self) -> None:
+        self.injected: Counter[str] = Counter()
+
+    def spoil(self, message: Message, encode: Encode, chance: random.Random) -> Iterable[Parts]:
+        """What is sent in the place of a message while the fault lasts."""
+        yield encode(message)
+
+    def after(self) -> Iterable[Parts]:
+        """What is sent once it is over, before the good message that comes next."""
+        return ()
+
+
+class SpoiltSensor:
+    """One sensor of a rig on a real socket, whose messages can be spoilt.
+
+    Attributes:
+        sent: messages, whatever they were.
+        taken: all samples so far, one entry per message.
+    """
+
+    def __init__(self, rig: Rig, sensor: Sensor, endpoint: str, *, seed: int) -> None:
+        self.sent = 0
+        self.taken: list[Samples] = []
+        self._rig, self._sensor = rig, sensor
+        self._chance = random.Random(seed)
+        self._noise = np.random.default_rng([seed, len(sensor.modality)])
+        self._sender = FrameSender(endpoint)
+
+    def step(self, at_ns: int, spoiling: Spoiling | None = None, ended: Spoiling | None = None) -> None:
+        """Send what is due at a time, spoilt if a fault is given; first what a fault that ended has left."""
+        message = Message(len(self.taken), at_ns, self._take(), at_ns, len(self.taken))
+        sending = list(ended.after()) if ended is not None else []
+        if spoiling is None:
+            sending.append(self._encode(message))
+        else:
+            sending += spoiling.spoil(message, self._encode, self._chance)
+        for parts in sending:
+            self.send(parts)
+        self.sent += len(sending)
+
+    def send(self, parts: Sequence[Any]) -> None:
+        """Send anything on this sensor's connection."""
+        self._sender.send(parts)
+
+    def close(self) -> None:
+        self._sender.close()
+
+    def _encode(self, message: Message) -> Parts:
+        return encode_frame(
+            self._rig.name,
+            self._sensor.modality,
+            message.sequence,
+            message.samples,
+            capture_ns=message.capture_ns,
+            unit=self._sensor.unit,
+        )
+
+    def _take(self) -> Samples:
+        low, high = {"rgb": (0, 256), "depth": (500, 1500)}[self._sensor.modality]
+        shape = (self._sensor.chunk, *self._sensor.sample_shape)
+        self.taken.append(self._noise.integers(low, high, shape).astype(self._sensor.dtype))
+        return self.taken[-1]
+
+
+@dataclass
+class Log:
+    """What a client read and what the node counted."""
+
+    messages: list[Output] = field(default_factory=list)
+    statistics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def decisions(self) -> list[Decision]:
+        return [m for m in self.messages if isinstance(m, Decision)]
+
+    @property
+    def observations(self) -> list[Observation]:
+        return [m for m in self.messages if isinstance(m, Observation)]
+
+    def states(self, modality: str) -> list[str]:
+        """What a modality went through, from the health events: ``live``, or ``state:reason``."""
+        return [
+            m.state if m.state == "live" else f"{m.state}:{m.reason}"
+            for m in self.messages
+            if isinstance(m, HealthEvent) and m.modality == modality
+        ]
+
+
+class VirtualRun:
+    """The whole of it; see the module."""
+
+    def __init__(self, rig: Rig, session: Session, endpoints: Endpoints, *, seed: int = 0) -> None:
+        self.rig = rig
+        self.now_ns = FIRST_NS
+        self.log = Log()
+        self.knocks = 0
+        self._opened = ExitStack()
+        self.node = Node(rig, session, endpoints, clock=lambda: self.now_ns)
+        self._opened.callback(self.node.close)
+        topics = ("fused", "health", "best/rgb")
+        self.client = Client(rig, topics, endpoint=endpoints.decisions, queue=10_000)
+        self._opened.callback(self.client.close)
+        for topic in topics:
+            assert self.node.await_subscriber(topic.encode(), PATIENCE_S), topic
+        self.sensors = {s.modality: SpoiltSensor(rig, s, endpoints.frames, seed=seed) for s in rig.sensors}
+        for sensor in self.sensors.values():
+            self._opened.callback(sensor.close)
+
+    def __enter__(self) -> VirtualRun:
+        self._opened.enter_context(self.node.running())
+        for modality in self.sensors:
+            self._connect(modality)
+        self.knocks = self._counters()["received"]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def play(self, steps: int, spoilt: str = "", spoiling: Spoiling | None = None) -> None:
+        """Play some periods of the sensors; one of them is spoilt if a fault is given."""
+        for _ in range(steps):
+            self.advance(spoilt, spoiling)
+            self.settle()
+
+    def advance(self, spoilt: str = "", spoiling: Spoiling | None = None) -> None:
+        """One period passes and every sensor sends, while the node does nothing."""
+        self.now_ns += round(1e9 * self.rig.sensors[0].period_s)
+        for modality, sensor in self.sensors.items():
+            sensor.step(self.now_ns, spoiling if modality == spoilt else None)
+
+    def end_fault(self, spoilt: str, spoiling: Spoiling) -> None:
+        """One period passes; what the fault has left comes before the good message."""
+        self.now_ns += round(1e9 * self.rig.sensors[0].period_s)
+        for modality, sensor in self.sensors.items():
+            sensor.step(self.now_ns, ended=spoiling if modality == spoilt else None)
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the node take in all that was sent, and do all there is to do at this moment."""
+        expected = self.knocks + sum(s.sent for s in self.sensors.values())
+        end = time.monotonic() + PATIENCE_S
+        # Heard before any turn is taken: a tick that is due at this moment must not overtake what is on its way.
+        while (received := self._counters()["received"]) < expected:
+            assert time.monotonic() < end, f"the node took in {received} of {expected} messages"
+            self.node._hear()
+            time.sleep(0.0002)
+        while self.node.turn() == 0:
+            assert time.monotonic() < end, "the node does not come to rest"
+        if self._counters()["received"] < self.knocks + sum(s.sent for s in self.sensors.values()):
+            self.settle()  # sensors sent more while an engine call stalled
+
+    def finish(self) -> Log:
+        """Read all that was published; the log."""
+        self.log.statistics = self.node.statistics()
+        published = sum(self.log.statistics["published"].values())
+        end = time.monotonic() + PATIENCE_S
+        while len(self.log.messages) < published:
+            message = self.client.receive(0.2)
+            if message is not None:
+                self.log.messages.append(message)
+            assert time.monotonic() < end, f"read {len(self.log.messages)} of {published} messages"
+        decided = [d.tick for d in self.log.decisions]
+        assert self.client.lost == decided[-1] + 1 - len(decided), "lost is what the numbers lack"
+        assert self.client.refused == 0
+        return self.log
+
+    def _counters(self) -> dict[str, Any]:
+        # Not node.statistics(): percentiles of every stage, several times per step, would take most of the time.
+        return self.node._hosted[0].pipeline.counters()
+
+    def _connect(self, modality: str) -> None:
+        """Wait until a sensor is connected; what is sent for that is no frame, and counted as nobody's."""
+        self._knock(modality, [b"knock", b"", b""], "bad_topic", again=True)
+        # Some knocks may be on their way still; whatever is sent now comes after them.
+        self._knock(modality, [b"done"], "bad_parts", again=False)
+
+    def _knock(self, modality: str, parts: Parts, reason: str, *, again: bool) -> None:
+        def count() -> int:
+            return int(self._counters()["unattributed"]["dropped"].get(reason, 0))
+
+        before, end = count(), time.monotonic() + PATIENCE_S
+        self.sensors[modality].send(parts)
+        while count() == before:
+            assert time.monotonic() < end, f"sensor {modality!r} did not connect"
+            if self.node.turn():
+                time.sleep(0.002)
+                if again:
+                    self.sensors[modality].send(parts)
+
+
+def header_of(parts: Parts) -> dict[str, Any]:
+    """The header of an encoded message, to be changed and packed again."""
+    header: dict[str, Any] = msgpack.unpackb(parts[1])
+    return header

@@ -1,0 +1,236 @@
+"""One table of faults of the transport, each over real sockets into a whole node: counted, told, and harmless."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spoiling as s
+
+from engines.opening import open_session
+from runtime.client import Client
+from runtime.node import Node
+from runtime.rig import Rig
+from runtime.transport.endpoints import Endpoints
+from runtime.wire import Decision, HealthEvent, Observation, Output
+
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault: what is sent, and what must come of it.
+
+    Attributes:
+        fault: makes it.
+        states: pattern of the states RGB goes through from the fault on, a blank after each; it ends live.
+        reason: of the first event after the fault; empty for any.
+        ranges: counter -> (least, most), where the tally is not exact.
+    """
+
+    fault: Callable[[], s.Fault]
+    states: str
+    reason: str = ""
+    ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+TABLE = {
+    "drop-some": Row(lambda: s.drop(0.3), ""),
+    "silence": Row(lambda: s.drop(1.0), "missing live ", "silence"),
+    "delay": Row(lambda: s.delay(0.6), "late live ", "capture_age"),
+    "reorder": Row(lambda: s.reorder(0.3), ""),
+    "duplicate": Row(lambda: s.duplicate(0.3), ""),
+    # One of the first four may wait in the buffer when the fifth comes, and goes with it.
+    "freeze": Row(s.freeze, "frozen live ", "identical", {"dropped/frozen": (35, 39)}),
+    # Two stamps are refused before the third proves a set clock; more where messages come unevenly. The fault may
+    # begin and end between two ticks, and is then counted but not told: states are judged at ticks and windows.
+    "clock-back-an-hour": Row(
+        lambda: s.step_clock(-3600),
+        "(bad_clock live ){0,2}",
+        "backward",
+        dict.fromkeys(("dropped/backward", "dropped/future", "restarts", "clock_reanchored"), (2, 20)),
+    ),
+    "clock-ahead-an-hour": Row(
+        lambda: s.step_clock(3600),
+        "(bad_clock live ){0,2}",
+        "future",
+        dict.fromkeys(("dropped/backward", "dropped/future", "restarts", "clock_reanchored"), (2, 20)),
+    ),
+    "clock-wrong-now-and-then": Row(lambda: s.step_clock(3600, share=1 / 3), ""),
+    "clock-drift": Row(
+        lambda: s.drift_clock(0.01),
+        "(bad_clock live )*",
+        "future",
+        {
+            "dropped/future": (2, 39),
+            "dropped/backward": (0, 39),
+            "restarts": (1, 20),
+            "clock_reanchored": (1, 20),
+            "lost": (0, 39),
+        },
+    ),
+    "header-of-noise": Row(
+        lambda: s.corrupt("dropped/bad_header", s.random_header), "missing live ", "refused"
+    ),
+    "header-cut-now-and-then": Row(lambda: s.corrupt("dropped/bad_header", s.cut_header, 0.3), ""),
+    "payload-cut": Row(
+        lambda: s.corrupt("dropped/payload_length", s.cut_payload), "missing live ", "refused"
+    ),
+    "payload-cut-now-and-then": Row(lambda: s.corrupt("dropped/payload_length", s.cut_payload, 0.3), ""),
+    "message-cut": Row(lambda: s.corrupt("dropped/bad_parts", s.cut_message), "missing live ", "refused"),
+    "too-many-parts": Row(lambda: s.corrupt("dropped/bad_parts", s.many_parts), "missing live ", "refused"),
+    "oversize-now-and-then": Row(lambda: s.corrupt("dropped/oversized", s.grown_payload, 0.2), ""),
+}
+
+
+class Watched:
+    """A node in a thread, and everything it published."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.client = Client(node.rig, ("fused", "health", "best/rgb"), endpoint=node.endpoints.decisions)
+        self.messages: list[Output] = []
+        self.statistics: dict[str, Any] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        self.statistics = self.node.run(self._stop)
+
+    def __enter__(self) -> Watched:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.client.close()
+        self.node.close()
+
+    def stop(self) -> dict[str, Any]:
+        self._stop.set()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        return self.statistics
+
+    def read_until(self, condition: Callable[[Output], bool], what: str) -> int:
+        """Keep messages until one meets a condition; how many there are then."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            message = self.client.receive(0.5)
+            if message is not None:
+                self.messages.append(message)
+                if condition(message):
+                    return len(self.messages)
+        raise AssertionError(f"waited {PATIENCE_S} s in vain for {what}; last: {self.messages[-3:]}")
+
+    def of(self, kind: type, begin: int = 0) -> list[Any]:
+        return [m for m in self.messages[begin:] if isinstance(m, kind)]
+
+
+def all_live(message: Output) -> bool:
+    return isinstance(message, Decision) and all(message.presence.values())
+
+
+def rests_on_rgb_after(message: Output, moment_ns: int) -> bool:
+    """Whether a decision stands on a picture captured after a moment."""
+    if not isinstance(message, Decision) or not moment_ns or not message.presence["rgb"]:
+        return False
+    age_ms = message.modalities["rgb"].age_ms
+    return age_ms is not None and message.published_ns - age_ms * 1e6 > moment_ns + 1e8
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_a_fault_of_the_transport_is_told_counted_and_costs_nobody_else(
+    name: str, images_bundle: Path, cameras: Rig, endpoints: Endpoints
+) -> None:
+    row = TABLE[name]
+    with (
+        open_session(images_bundle) as session,
+        Watched(Node(cameras, session, endpoints)) as watched,
+        s.SpoilingSensors(cameras, endpoints.frames, row.fault(), seed=sorted(TABLE).index(name)) as sensors,
+    ):
+        begin = watched.read_until(all_live, "all live")
+        sensors.begin_fault()
+        watched.read_until(lambda m: rests_on_rgb_after(m, sensors.ended_ns), f"RGB live after {name}")
+        statistics = watched.stop()
+        tally = +sensors.tally
+    # The start may be told after the first decision that rests on it.
+    changes = [e for e in watched.of(HealthEvent, begin) if e.reason != "started"]
+    events = [e for e in changes if e.modality == "rgb"]
+    assert re.fullmatch(row.states, "".join(e.state + " " for e in events)), events
+    assert not events or not row.reason or events[0].reason == row.reason
+    assert events == changes, "depth had no part in it"
+    check_published(watched)
+    check_counted(statistics["messages"], tally, row.ranges)
+    assert statistics["errors"] == {}
+
+
+def check_published(watched: Watched) -> None:
+    """Decisions go on, say what they rest on, and nothing imputed is passed off as measured."""
+    decisions = watched.of(Decision)
+    ticks = [d.tick for d in decisions]
+    assert ticks == sorted(set(ticks))
+    counters = watched.statistics["messages"]["ticks"]
+    assert ticks[-1] - ticks[0] + 1 - len(ticks) <= counters["missed"], "a gap in the ticks is a missed tick"
+    for d in decisions:
+        for modality, report in d.modalities.items():
+            assert d.presence[modality] == report.weight == float(report.state == "live")
+            assert report.imputed == (report.state != "live")
+    by_tick = {d.tick: d for d in decisions}
+    for o in watched.of(Observation):
+        assert o.sources == (("rgb",) if not o.imputed else tuple(m for m in o.sources if m != "rgb"))
+        if o.tick in by_tick:
+            assert o.imputed == by_tick[o.tick].modalities["rgb"].imputed
+
+
+def check_counted(counters: dict[str, Any], tally: Counter[str], ranges: dict[str, tuple[int, int]]) -> None:
+    """Every injected fault is found again in its counter, and nothing else is counted."""
+    assert counters["unaccounted"] == 0
+    mine = counters["modalities"]["rgb"]
+    found = {f"dropped/{reason}": n for reason, n in mine["dropped"].items() if reason != "superseded"}
+    found |= {k: mine[k] for k in ("lost", "restarts", "clock_reanchored") if mine[k]}
+    for counter in found.keys() | tally.keys() | ranges.keys():
+        least, most = ranges.get(counter, (tally[counter], tally[counter]))
+        assert least <= found.get(counter, 0) <= most, (counter, found, tally)
+    assert set(counters["modalities"]["depth"]["dropped"]) <= {"superseded"}
+    assert counters["modalities"]["depth"]["lost"] == 0
+    assert counters["unattributed"]["received"] == 0
+
+
+def test_a_sensor_at_a_hundred_times_its_rate_starves_nobody(
+    images_bundle: Path, cameras: Rig, endpoints: Endpoints
+) -> None:
+    with (
+        open_session(images_bundle) as session,
+        Watched(Node(cameras, session, endpoints)) as watched,
+        s.SpoilingSensors(cameras, endpoints.frames, s.multiply(100), seed=0) as sensors,
+    ):
+        begin = watched.read_until(all_live, "all live")
+        sensors.begin_fault()
+        watched.read_until(lambda m: rests_on_rgb_after(m, sensors.ended_ns), "RGB live after the flood")
+        sensors.stop()
+        received_before = -1
+        while (received := watched.node.statistics()["messages"]["received"]) != received_before:
+            received_before = received
+            time.sleep(0.3)
+        statistics = watched.stop()
+    check_published(watched)
+    counters = statistics["messages"]
+    mine = counters["modalities"]["rgb"]
+    assert counters["unaccounted"] == 0
+    # A queue that is full drops the newest, and the numbers tell: each of the flood's is received or lost. The count
+    # begins again after it, so what the queues dropped at its very end is known to nobody.
+    assert mine["received"] <= sensors.sent
+    assert 0 <= sensors.sent - mine["received"] - (mine["lost"] - sensors.tally["jump"]) <= 512
+    assert mine["received"] > 10 * s.FAULTY_MESSAGES
+    depth = [e for e in watched.of(HealthEvent, begin) if e.modality == "depth" and e.reason != "started"]
+    assert depth == [] or sensors.held_up_s > 0.1, depth
+    assert counters["modalities"]["depth"]["lost"] == 0
+    assert counters["ticks"]["missed"] <= 2 or sensors.held_up_s > 0.1
