@@ -236,10 +236,9 @@ class SoakSensor:
         yield self._refused(Reason.BAD_HEADER, topic, header[: self._whole(0, len(header) - 1)], data)
 
     def _wrong_field(self) -> Iterator[Step]:
-        topic, header, data = self._message(self._payload())
-        key, value, reason = _WRONG_FIELDS[self.ledger.injected["wrong field"] % len(_WRONG_FIELDS)]
-        fields = msgpack.unpackb(header) | {key: value}
-        yield self._refused(reason, topic, msgpack.packb(fields), data)
+        for key, value, reason in _WRONG_FIELDS:
+            topic, header, data = self._message(self._payload())
+            yield self._refused(reason, topic, msgpack.packb(msgpack.unpackb(header) | {key: value}), data)
 
     def _noisy_payload(self) -> Iterator[Step]:
         bits = self._random.bytes(len(self._bank.good[0].data))
@@ -256,39 +255,27 @@ class SoakSensor:
         yield self._refused(Reason.PAYLOAD_LENGTH, topic, header, data[: self._whole(0, len(data) - 1)])
 
     def _wrong_parts(self) -> Iterator[Step]:
-        parts = self._message(self._payload())
-        count = (1, 2, 4, 9, 12)[self.ledger.injected["wrong count of parts"] % 5]
-        yield self._refused(Reason.BAD_PARTS, *(parts * 4)[:count])
+        for count in (1, 2, 4, 9, 12):
+            parts = self._message(self._payload())
+            yield self._refused(Reason.BAD_PARTS, *(parts * 4)[:count])
 
     def _oversized(self) -> Iterator[Step]:
         topic, header, data = self._message(self._payload())
-        if self.ledger.injected["oversized"] % 2:
-            yield self._refused(
-                Reason.OVERSIZED, topic, header + bytes(_LIMITS.header_bytes + 1 - len(header)), data
-            )
-        else:
-            yield self._refused(Reason.OVERSIZED, topic, header, bytes(_LIMITS.payload_bytes + 1))
+        yield self._refused(Reason.OVERSIZED, topic, header + bytes(_LIMITS.header_bytes), data)
+        topic, header, _ = self._message(self._payload())
+        yield self._refused(Reason.OVERSIZED, topic, header, bytes(_LIMITS.payload_bytes + 1))
 
     def _astray(self) -> Iterator[Step]:
-        """Beside a good message one that belongs elsewhere."""
-        good = self._good()
-        topic, header, data = good
-        rig, modality = self._rig.name, self._sensor.modality
-        turn = self.ledger.injected["astray"] % 4
-        if turn == 0:
-            self.nowhere[Reason.WRONG_RIG] += 1
-            stray = msgpack.packb(msgpack.unpackb(header) | {"rig": "elsewhere"})
-            yield good, (f"frame/elsewhere/{modality}".encode(), stray, data)
-        elif turn == 1:
-            self.nowhere[Reason.UNKNOWN_MODALITY] += 1
-            stray = msgpack.packb(msgpack.unpackb(header) | {"modality": "lidar"})
-            yield good, (f"frame/{rig}/lidar".encode(), stray, data)
-        elif turn == 2:
-            self.nowhere[Reason.BAD_TOPIC] += 1
-            yield good, (topic + b"2", header, data)
-        else:
-            self.nowhere[Reason.BAD_TOPIC] += 1
-            yield good, (b"frame/" + b"x" * 600, header, data)
+        """Beside good messages some that belong elsewhere."""
+        for name, change, reason in (
+            (f"elsewhere/{self._sensor.modality}", {"rig": "elsewhere"}, Reason.WRONG_RIG),
+            (f"{self._rig.name}/lidar", {"modality": "lidar"}, Reason.UNKNOWN_MODALITY),
+            (f"{self._rig.name}/{self._sensor.modality}2", {}, Reason.BAD_TOPIC),
+            ("x" * 600, {}, Reason.BAD_TOPIC),
+        ):
+            good = _, header, data = self._good()
+            self.nowhere[reason] += 1
+            yield good, (f"frame/{name}".encode(), msgpack.packb(msgpack.unpackb(header) | change), data)
 
     # Faults that last
 

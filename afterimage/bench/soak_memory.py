@@ -1,9 +1,16 @@
-"""Memory of this process over a long run: samples, and the slope of a line through them."""
+"""Memory of this process over a long run: samples, and the slope of a line through them.
+
+Resident memory also grows where an allocator's free memory is in pieces, and where memory that was reserved is first
+touched. What the C library has handed out and not got back (:attr:`MemorySample.heap_kib`) does not: a leak shows in
+both.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,19 +29,50 @@ class MemorySample:
     Attributes:
         messages: sent so far.
         resident_kib: resident memory of the process.
+        heap_kib: handed out by the C library and in use; None where it does not say (not glibc 2.33 or later).
+        blocks: of memory that Python's own allocator has in use, after a collection.
         objects: that Python's garbage collector knows of, after a collection.
     """
 
     messages: int
     resident_kib: int
+    heap_kib: int | None
+    blocks: int
     objects: int
+
+
+class _MallocInfo(ctypes.Structure):
+    """``struct mallinfo2`` of glibc's malloc.h; sums over all arenas."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+def _heap_kib() -> int | None:
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError):
+        return None
+    mallinfo.restype = _MallocInfo
+    info = mallinfo()
+    return int(info.uordblks + info.hblkhd) // 1024
 
 
 def sample_memory(messages: int) -> MemorySample:
     """Collect garbage and look."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return MemorySample(messages, pages * resource.getpagesize() // 1024, len(gc.get_objects()))
+    return MemorySample(
+        messages=messages,
+        resident_kib=pages * resource.getpagesize() // 1024,
+        heap_kib=_heap_kib(),
+        blocks=sys.getallocatedblocks(),
+        objects=len(gc.get_objects()),
+    )
 
 
 def slope_per_million(messages: Sequence[int], values: Sequence[float]) -> tuple[float, float] | None:
@@ -62,18 +100,22 @@ def memory_report(samples: Sequence[MemorySample], messages: int) -> dict[str, A
 
     Returns:
         ``rss_slope_kb_per_million`` (kibibytes of resident memory per million messages) and its standard error
-        ``rss_slope_se``, ``objects_slope_per_million`` and ``objects_slope_se``, each None where too few samples are
-        left; ``rss_kb`` first and last after the warm-up; ``memory``: every sample.
+        ``rss_slope_se``; the same of what is in use of the C library's heap, of Python's blocks and of its objects
+        (``heap_slope_kb_per_million``, ``blocks_slope_per_million``, ``objects_slope_per_million``); each None where
+        too few samples are left. ``rss_kb`` first and last after the warm-up; ``memory``: every sample.
     """
     warm = [s for s in samples if s.messages >= WARM_UP * messages]
     at = [s.messages for s in warm]
-    resident = slope_per_million(at, [s.resident_kib for s in warm])
-    objects = slope_per_million(at, [s.objects for s in warm])
-    return {
-        "rss_slope_kb_per_million": None if resident is None else round(resident[0], 3),
-        "rss_slope_se": None if resident is None else round(resident[1], 3),
-        "objects_slope_per_million": None if objects is None else round(objects[0], 3),
-        "objects_slope_se": None if objects is None else round(objects[1], 3),
-        "rss_kb": [warm[0].resident_kib, warm[-1].resident_kib] if warm else [],
-        "memory": [asdict(s) for s in samples],
+    series = {
+        "rss_slope_kb_per_million": [s.resident_kib for s in warm],
+        "heap_slope_kb_per_million": [s.heap_kib for s in warm if s.heap_kib is not None],
+        "blocks_slope_per_million": [s.blocks for s in warm],
+        "objects_slope_per_million": [s.objects for s in warm],
     }
+    report: dict[str, Any] = {}
+    for name, values in series.items():
+        line = slope_per_million(at, values) if len(values) == len(at) else None
+        error = name.split("_slope")[0] + "_slope_se"
+        report[name], report[error] = (None, None) if line is None else (round(line[0], 3), round(line[1], 3))
+    report["rss_kb"] = [warm[0].resident_kib, warm[-1].resident_kib] if warm else []
+    return report | {"memory": [asdict(s) for s in samples]}

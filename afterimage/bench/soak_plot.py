@@ -44,6 +44,8 @@ def _memory(axes: Axes, report: Mapping[str, Any]) -> None:
         x, y = millions[warm], resident[warm]
         line = y.mean() + slope / 1024 * (x - x.mean())
         axes.plot(x, line, "k--", label=f"{slope:+.1f} ± {error:.1f} kB per million")
+    if all(s["heap_kib"] is not None for s in samples):
+        axes.plot(millions, [s["heap_kib"] / 1024 for s in samples], color="C2", label="heap in use")
     axes.set(xlabel="million messages", ylabel="MiB", title="memory of the node and its driver")
     axes.set_ylim(0, 1.25 * resident.max())
     axes.grid(alpha=0.3)

@@ -19,15 +19,21 @@ def tables(report: Mapping[str, Any]) -> list[Table]:
 
 def summary(report: Mapping[str, Any]) -> str:
     """The figures in a few lines, and every disagreement."""
-    slope, objects = report["rss_slope_kb_per_million"], report["objects_slope_per_million"]
     ticks = report["ticks"]
     lines = [
         f"{report['messages']:,} messages in {report['seconds']:,.0f} s ({report['messages_per_s']:,.0f}/s, "
         f"{report['virtual_seconds'] / 3600:.2f} h of the node's time), seed {report['seed']}: "
         f"{report['unaccounted']} unaccounted for",
-        "memory after the warm-up: "
-        + ("too few samples for a slope" if slope is None else _slope(slope, report["rss_slope_se"], "kB"))
-        + ("" if objects is None else "; " + _slope(objects, report["objects_slope_se"], "objects")),
+        "memory after the warm-up, per million messages: "
+        + ", ".join(
+            f"{what} {_slope(report[key + '_slope' + unit + '_per_million'], report[key + '_slope_se'])}"
+            for what, key, unit in (
+                ("resident kB", "rss", "_kb"),
+                ("heap in use kB", "heap", "_kb"),
+                ("Python blocks", "blocks", ""),
+                ("Python objects", "objects", ""),
+            )
+        ),
         f"ticks: {ticks['published']:,} published, {ticks['missed']} missed, {ticks['read']:,} read; deadlines are off "
         f"by at most {report['deadline_drift_ns']:g} ns after {report['virtual_seconds']:,.0f} s",
         f"lost in full queues, where that was meant: {report['lost_in_queues']:,}",
@@ -40,8 +46,8 @@ def summary(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"  {line}" for line in wrong)])
 
 
-def _slope(value: float, error: float, unit: str) -> str:
-    return f"{value:+,.1f} ± {error:,.1f} {unit} per million messages"
+def _slope(value: float | None, error: float | None) -> str:
+    return "not measured" if value is None else f"{value:+,.1f} ± {error:,.1f}"
 
 
 def _message_table(report: Mapping[str, Any]) -> Table:

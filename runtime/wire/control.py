@@ -106,7 +106,7 @@ def swap_answer(request: Request, bundle: str) -> bytes:
 
 def error_answer(request: Request, detail: str) -> bytes:
     """The node does not do it, and why."""
-    return _packed(request, op="error", detail=detail[:1024])
+    return _packed(request, op="error", detail=detail.encode()[:1024].decode(errors="ignore"))
 
 
 def read_swap(reply: BytesLike) -> tuple[int, str, str]:

@@ -183,6 +183,7 @@ def encode_output(message: Output) -> list[BytesLike]:
     if isinstance(message, HealthEvent):
         header: dict[str, Any] = {"version": PROTOCOL_VERSION}
         header |= {name: getattr(message, name) for name in HealthEvent.__slots__}
+        header["detail"] = message.detail[:1024]  # an engine's words may be longer than readers take
         return [HEALTH, msgpack.packb(header), b""]
     if isinstance(message, Statistics):
         header = {"version": PROTOCOL_VERSION, "rig": message.rig, "bundle": message.bundle}

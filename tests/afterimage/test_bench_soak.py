@@ -32,6 +32,8 @@ THRESHOLDS = {
     "audio": {"rms_min": 8.5, "clipped_share_max": 0.002},
     "eeg": {"flat_share_max": 0.02, "offset_max": 100.0, "deviation_max": 113.0},
 }
+# Random floats overflow when their deviation is taken; the window fails its checks by that, as it should.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 # Long messages and short pauses: a few minutes of the node's time, with every fault in them.
 SMALL = SoakPlan(
     messages=20_000,
@@ -208,14 +210,34 @@ def test_the_slope_is_that_of_the_line_and_its_error_that_of_least_squares() -> 
 
 
 def test_growth_during_the_warm_up_is_left_out_and_growth_after_it_is_seen() -> None:
-    level = [MemorySample(i, 1000 + min(i, 10), 50) for i in range(101)]
-    assert memory_report(level, 100)["rss_slope_kb_per_million"] == pytest.approx(0, abs=1e-3)
-    growing = [MemorySample(i, 1000 + i, 50 + 2 * i) for i in range(101)]
-    found = memory_report(growing, 100)
-    assert found["rss_slope_kb_per_million"] == pytest.approx(1e6)
-    assert found["objects_slope_per_million"] == pytest.approx(2e6)
-    assert memory_report(level[:2], 100)["rss_slope_kb_per_million"] is None
-    assert sample_memory(7).resident_kib > 1000
+    def samples(growth: int, warm_up: int) -> list[MemorySample]:
+        return [
+            MemorySample(i, 1000 + growth * i + min(i, warm_up), 500 + growth * i, 30, 50 + 2 * growth * i)
+            for i in range(101)
+        ]
+
+    level = memory_report(samples(0, 10), 100)
+    assert level["rss_slope_kb_per_million"] == pytest.approx(0, abs=1e-3)
+    assert level["heap_slope_kb_per_million"] == pytest.approx(0, abs=1e-3)
+    growing = memory_report(samples(1, 0), 100)
+    assert growing["rss_slope_kb_per_million"] == pytest.approx(1e6)
+    assert growing["heap_slope_kb_per_million"] == pytest.approx(1e6)
+    assert growing["objects_slope_per_million"] == pytest.approx(2e6)
+    assert growing["blocks_slope_per_million"] == pytest.approx(0, abs=1e-3)
+    assert memory_report(samples(0, 0)[:2], 100)["rss_slope_kb_per_million"] is None
+
+
+def test_a_sample_sees_what_is_allocated_and_freed() -> None:
+    before = sample_memory(0)
+    held = np.ones(20_000_000, np.uint8)
+    during = sample_memory(1)
+    del held
+    after = sample_memory(2)
+    assert 19_000 < during.resident_kib - before.resident_kib < 25_000
+    assert abs(after.resident_kib - before.resident_kib) < 5_000
+    if before.heap_kib is not None and during.heap_kib is not None and after.heap_kib is not None:
+        assert 19_000 < during.heap_kib - before.heap_kib < 21_000
+        assert abs(after.heap_kib - before.heap_kib) < 1_000
 
 
 def test_the_command_writes_report_and_picture(checked_bundle: Path, tmp_path: Path) -> None:

@@ -304,3 +304,17 @@ def test_the_protocol_document_names_every_reason_and_state() -> None:
     words = [*(r.value for r in Reason), *(s.value for s in State)]
     words += [check for kind in get_args(ModalityKind) for check in known_checks(kind)]
     assert [word for word in words if f"`{word}`" not in text] == []
+
+
+def test_the_words_of_an_engine_may_be_long_and_the_event_still_arrives() -> None:
+    event = HealthEvent("rig", "eeg", 1, "live", "missing", "encode_failed", "é" * 5000)
+    decoded = decode_output(encode_output(event))
+    assert isinstance(decoded, HealthEvent)
+    assert decoded.detail == "é" * 1024
+
+
+@pytest.mark.parametrize("depth", [900, 1000, 1020])
+def test_a_header_nested_deeper_than_python_prints_is_refused(depth: int) -> None:
+    header = b"\x81\xa7version" + b"\x91" * depth + b"\x01"
+    with pytest.raises(WireError):
+        decode_frame([b"frame/commands-4/rgb", header, b""])
