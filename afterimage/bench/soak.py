@@ -36,7 +36,7 @@ from runtime.wire import FUSED, Observation, Reason
 
 NS = 1_000_000_000
 START_NS = 10**15
-_STEP_NS = 10_000_000
+_STEP_NS = 20_000_000
 _AT_ONCE = HIGH_WATER_MARK // 2
 """Messages of one sensor that are sent before the node takes them in."""
 

@@ -54,7 +54,7 @@ def _memory(axes: Axes, report: Mapping[str, Any]) -> None:
     other.plot(millions, objects, color="C1", lw=0.8, label="Python objects (right)")
     other.set(ylabel="objects", ylim=(0, 2.5 * max(objects)))
     lines = [axes.get_legend_handles_labels(), other.get_legend_handles_labels()]
-    axes.legend(lines[0][0] + lines[1][0], lines[0][1] + lines[1][1], fontsize=8, loc="lower right")
+    axes.legend(lines[0][0] + lines[1][0], lines[0][1] + lines[1][1], fontsize=8, loc="center right")
 
 
 def _counts(axes: Axes, report: Mapping[str, Any]) -> None:

@@ -84,6 +84,7 @@ _KNOWN_ERRORS = {
     "runtime.sensors.sample_source": ("SourceRefusedError",),
     "runtime.transport.control": ("ControlError",),
     "runtime.transport.endpoints": ("EndpointError",),
+    "afterimage.bench.soak": ("SoakError",),
     "trainers.configuration": ("ConfigurationError",),
     "trainers.checkpoint": ("CheckpointError",),
     "trainers.loop": ("TrainingError",),

@@ -32,8 +32,6 @@ THRESHOLDS = {
     "audio": {"rms_min": 8.5, "clipped_share_max": 0.002},
     "eeg": {"flat_share_max": 0.02, "offset_max": 100.0, "deviation_max": 113.0},
 }
-# Random floats overflow when their deviation is taken; the window fails its checks by that, as it should.
-pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 # Long messages and short pauses: a few minutes of the node's time, with every fault in them.
 SMALL = SoakPlan(
     messages=20_000,
