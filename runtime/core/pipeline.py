@@ -197,9 +197,7 @@ class Pipeline:
                 if window is not None:
                     due.append(window)
                     self._due_ns[name] = now_ns
-                else:
-                    # A good one is judged once it is encoded: after a stall what is known is old until then.
-                    self._judge(name, stream, now_ns)
+                self._judge(name, stream, now_ns)
         return due
 
     def store_evidence(self, modality: str, evidence: npt.NDArray[np.float32], capture_ns: int) -> None:
