@@ -123,8 +123,8 @@ def test_a_recorder_ends_with_its_file_whole(served: Endpoints, cameras_file: st
 
 @pytest.mark.parametrize(
     ("kind", "number"),
-    [("page", INT), ("page", TERM), ("terminal", INT), ("json", TERM)],
-    ids=["page-SIGINT", "page-SIGTERM", "terminal-SIGINT", "json-SIGTERM"],
+    [("page", INT), ("page", TERM), ("json", TERM)],
+    ids=["page-SIGINT", "page-SIGTERM", "json-SIGTERM"],
 )
 def test_what_watches_ends(kind: str, number: signal.Signals, served: Endpoints, cameras_file: str) -> None:
     options = ["--no-browser", "--port", "0"] if kind == "page" else [f"--{kind}"]
