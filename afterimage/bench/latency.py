@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import msgpack
 import numpy as np
@@ -34,6 +34,8 @@ SKIP_S = {"rgb": 0.5, "depth": 0.5, "audio": 1.5, "eeg": 3.5}
 
 COUNTED_S = {"rgb": 2.5, "depth": 2.5, "audio": 4.0, "eeg": 4.0}
 ARRIVAL, RATE, FLOOR, PLAIN, EZMSG = "afterimage", "afterimage_rate_20_hz", "floor", "plain", "ezmsg"
+
+_KINDS: dict[str, Literal["floor", "plain"]] = {FLOOR: "floor", PLAIN: "plain"}
 
 
 @dataclass
@@ -210,9 +212,8 @@ def measure_case(
         middles, clients, endpoints = {}, {}, {}
         for name in (n for n in taken if n != EZMSG):
             endpoints[name] = Endpoints(f"ipc://{folder}/{name}-f", f"ipc://{folder}/{name}-d")
-            kind = {FLOOR: "floor", PLAIN: "plain"}.get(name, "node")
             spec = MiddleSpec(
-                kind=kind,  # type: ignore[arg-type]
+                kind=_KINDS.get(name, "node"),
                 bundle=str(bundle),
                 rig=with_policy(rig, modality, name),
                 frames=endpoints[name].frames,

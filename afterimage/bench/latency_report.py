@@ -13,6 +13,7 @@ from rich.table import Table
 from afterimage.bench.full_rate import measure_full_rate
 from afterimage.bench.latency import ARRIVAL, EZMSG, FLOOR, PLAIN, RATE, measure_case
 from afterimage.bench.machine import describe_machine
+from afterimage.bench.vga_bundle import make_vga_bundle, vga_rig
 from runtime.rig import Rig
 
 HEADLINE = "rgb"
@@ -68,8 +69,6 @@ def measure_latency(
         "imputed": headline["imputed"],
         "modalities": {m: case | {"ratios": ratios(case)} for m, case in cases.items()},
     }
-    from afterimage.bench.vga_bundle import make_vga_bundle, vga_rig
-
     with tempfile.TemporaryDirectory(prefix="ai-") as folder:
         say("everything at full rate, images of 640 x 480")
         make_vga_bundle(bundle, Path(folder) / "vga")

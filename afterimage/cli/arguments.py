@@ -47,6 +47,8 @@ _EXTRAS = {
     "safetensors": "train",
     "onnx": "train",
     "matplotlib": "plot",
+    "psutil": "bench",
+    "ezmsg": "bench",
 }
 
 
