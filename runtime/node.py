@@ -42,6 +42,8 @@ _HEARD_NS = 20_000_000
 _HELD_UP_NS = 250_000_000
 _ARRIVAL_GRACE_S = 0.02
 """After being held up (stopped, starved, a slow engine) this long, messages have this long to come out of ZeroMQ."""
+_CATCH_UP_TURNS = 64
+"""What came meanwhile is taken in before anything else, up to this many times :data:`_MESSAGES_PER_TURN`."""
 
 _LONGEST_WAIT_NS = 100_000_000
 """However far the next tick, a request to stop is heard this soon."""
@@ -192,8 +194,7 @@ class Node:
             0 if there may be more to do, else how many nanoseconds nothing needs doing unless a message comes.
         """
         if self._clock() - self._turned_ns > _HELD_UP_NS:
-            # ZeroMQ's own thread was held up too: until it has read them, messages that wait look like silence.
-            time.sleep(_ARRIVAL_GRACE_S)
+            self._catch_up()
         self._hear()
         now = self._turned_ns = self._clock()
         deadline = min(hosted.pipeline.wake_ns(now) for hosted in self._hosted)
@@ -279,8 +280,20 @@ class Node:
         """Close the sockets."""
         self.close()
 
-    def _hear(self) -> None:
-        """Take in what waits in every socket."""
+    def _catch_up(self) -> None:
+        """After being held up: take in all that came meanwhile, encode the newest of it, and only then judge."""
+        # ZeroMQ's own thread may have been held up too: until it has read them, messages that wait look like silence.
+        time.sleep(_ARRIVAL_GRACE_S)
+        for _ in range(_CATCH_UP_TURNS):
+            if not self._hear():
+                break
+        self._worklist.drop_windows()
+        for hosted in self._hosted:
+            for due in hosted.pipeline.due_windows(self._clock()):
+                self._encode(EncodeJob(due.modality, ((hosted.number, due),)))
+
+    def _hear(self) -> int:
+        """Take in what waits in every socket; gives how many messages of sensors came."""
         if self._readable is None or self._decisions.socket in self._readable or self._awaited:
             fresh, self._awaited = self._awaited | self._decisions.update_subscriptions(), set()
             if any(JOURNAL_PREFIX.startswith(prefix) for prefix in fresh):
@@ -290,13 +303,14 @@ class Node:
                 self._swap.begin(command, self._control, self._session.manifest)
         self._readable = None
         first = self._hosted[0].pipeline
-        for _ in range(_MESSAGES_PER_TURN):
+        for count in range(_MESSAGES_PER_TURN):
             parts = self._frames.receive()
             if parts is None:
-                break
+                return count
             # What is no rig's is the first one's to count.
             pipeline = first if len(self._hosted) == 1 else self._by_topic.get(bytes(parts[0][:512]), first)
             pipeline.receive(parts, self._clock())
+        return _MESSAGES_PER_TURN
 
     def _introduce(self) -> None:
         pipeline = self._hosted[0].pipeline
@@ -350,13 +364,16 @@ class Node:
         for hosted in self._hosted:
             if hosted.pipeline.wake_ns(begin) <= begin and (plan := hosted.pipeline.tick(begin)) is not None:
                 due.append((hosted, plan))
+        # Also where no tick is due; and before the decision that shows the change.
+        self._publish_events()
         if not due:
             return
         try:
             probabilities = fuse_plans(self._session, [plan for _, plan in due])
         except EngineError as e:
             self._statistics.failed("fuse", e)
-            self._publish_events()
+            for hosted, _ in due:
+                hosted.pipeline.tick_failed()
             self._worklist.ticked(())
             return
         fuse_ms = (self._clock() - begin) / 1e6
@@ -367,7 +384,6 @@ class Node:
             self._publish(decision)
             self._note_latency(plan, begin)
             wanted += hosted.ticked(plan, self._decisions.subscribed)
-        self._publish_events()
         self._worklist.ticked(wanted)
         self._go_on_with_successor()
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from afterimage.cli.arguments import KeysOption, RigOption, ServerKeyOption, read_keys
-from afterimage.cli.stopping import stop_on_signals
+from runtime.stopping import stop_on_signals
 
 bridge = typer.Typer(
     help="Carry a node's decisions to Lab Streaming Layer or ROS 2, and ROS topics to the node.",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from afterimage.cli.arguments import KeysOption, RigOption, ServerKeyOption, read_keys
-from afterimage.cli.stopping import stop_on_signals
+from runtime.stopping import stop_on_signals
 
 
 def record(

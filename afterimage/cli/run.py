@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from afterimage.cli.arguments import JsonOption, KeysOption, read_keys, write_json
-from afterimage.cli.stopping import stop_on_signals
+from runtime.stopping import stop_on_signals
 
 
 def run(

@@ -16,7 +16,7 @@ from afterimage.cli.arguments import (
     SyntheticOption,
     data_name,
 )
-from afterimage.cli.stopping import stop_on_signals
+from runtime.stopping import stop_on_signals
 
 if TYPE_CHECKING:
     from runtime.rig import Rig

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from afterimage.cli.arguments import KeysOption, RigOption, ServerKeyOption, read_keys
-from afterimage.cli.stopping import stop_on_signals
+from runtime.stopping import stop_on_signals
 
 if TYPE_CHECKING:
     from runtime.transport.keys import Keys

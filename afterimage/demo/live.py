@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import tempfile
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from runtime.client import Client
 from runtime.sensors.moments import MomentSource
 from runtime.sensors.playback import MomentPlan, plan_for
 from runtime.sensors.process import spawn_sensors
+from runtime.stopping import StopEvent
 from runtime.transport.endpoints import Endpoints, default_endpoints
 
 _CHECK_EVERY_S = 0.5
@@ -79,7 +79,7 @@ def run_live(
         NodeError: the node did not start or died.
         SensorProcessError: a sensor did not start or died by itself.
     """
-    stop = threading.Event()
+    stop = StopEvent()
     kept = {
         number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
     }

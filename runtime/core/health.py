@@ -109,6 +109,7 @@ class HealthMonitor:
         self._start_ns = start_ns
         self._arrival_ns: int | None = None
         self._age_ns = 0
+        self._captured_ns = start_ns
         self._identical = 1
         self._good = 0
         self._content: tuple[str, str] | None = None
@@ -135,7 +136,7 @@ class HealthMonitor:
     def message(self, now_ns: int, captured_ns: int, *, identical: bool) -> None:
         """Fact: an acceptable message arrived; ``identical`` to the one before it or not."""
         self._arrival_ns = now_ns
-        self._age_ns = now_ns - captured_ns
+        self._age_ns, self._captured_ns = now_ns - captured_ns, captured_ns
         self._clock = None
         self._identical = self._identical + 1 if identical else 1
         spoiled = self.is_frozen or self._age_ns > self.limits.late_ns
@@ -176,9 +177,14 @@ class HealthMonitor:
         """Fact: the engine failed on this modality's window."""
         self._engine = detail
 
-    def check(self, now_ns: int) -> State:
-        """Judge the facts at ``now``; a change of state is kept for :meth:`changes`."""
-        verdict = self._judge(now_ns)
+    def check(self, now_ns: int, *, renewed: bool = False) -> State:
+        """Judge the facts at ``now``; a change of state is kept for :meth:`changes`.
+
+        Args:
+            now_ns: now.
+            renewed: a new window is with the engine, so the age of the evidence so far says nothing.
+        """
+        verdict = self._judge(now_ns, renewed=renewed)
         if verdict.state is State.LIVE and self.state is not State.LIVE:
             if not (self._trusted and self._good >= self.limits.recover_frames):
                 # Sticky: the old fault's name stays until the sensor has earned its return.
@@ -202,9 +208,10 @@ class HealthMonitor:
         if state is not State.LIVE:
             # What was encoded before the fault does not speak for the sensor after it.
             self._trusted = False
-            self._fault_ns = now_ns
+            # A stamp may be a little ahead of the node's clock: what came before the fault is still of before it.
+            self._fault_ns = max(now_ns, self._captured_ns)
 
-    def _judge(self, now_ns: int) -> _Verdict:
+    def _judge(self, now_ns: int, *, renewed: bool) -> _Verdict:
         limits = self.limits
         waited_ns = now_ns - self._start_ns
         if self._arrival_ns is None:
@@ -226,9 +233,9 @@ class HealthMonitor:
             return _Verdict(
                 State.LATE, "capture_age", f"{_seconds(self._age_ns)} > {_seconds(limits.late_ns)} on arrival"
             )
-        return self._judge_evidence(now_ns, waited_ns)
+        return self._judge_evidence(now_ns, waited_ns, renewed=renewed)
 
-    def _judge_evidence(self, now_ns: int, waited_ns: int) -> _Verdict:
+    def _judge_evidence(self, now_ns: int, waited_ns: int, *, renewed: bool) -> _Verdict:
         limits = self.limits
         if self._evidence_ns is None:
             if self.state is not State.WAITING:
@@ -237,7 +244,7 @@ class HealthMonitor:
                 return _Verdict(State.WAITING, "no_window")
             return _Verdict(State.MISSING, "no_window", f"no trusted window in {_seconds(waited_ns)}")
         stale_ns = now_ns - self._evidence_ns
-        if self._trusted and stale_ns > limits.stale_ns:
+        if self._trusted and not renewed and stale_ns > limits.stale_ns:
             return _Verdict(
                 State.LATE, "evidence_age", f"{_seconds(stale_ns)} > {_seconds(limits.stale_ns)} at the tick"
             )

@@ -188,7 +188,8 @@ class Pipeline:
     def due_windows(self, now_ns: int) -> list[DueWindow]:
         """The newest window of every modality that reached its next hop and passed its content checks.
 
-        A window that fails makes its modality ``corrupt`` and is not given out.
+        A window that fails makes its modality ``corrupt`` and is not given out. Where one passes, the age of
+        the evidence so far is not held against the modality: after a stall it is old, and about to be replaced.
         """
         due = []
         for name, stream in self._streams.items():
@@ -197,7 +198,7 @@ class Pipeline:
                 if window is not None:
                     due.append(window)
                     self._due_ns[name] = now_ns
-                self._judge(name, stream, now_ns)
+                self._judge(name, stream, now_ns, renewed=window is not None)
         return due
 
     def store_evidence(self, modality: str, evidence: npt.NDArray[np.float32], capture_ns: int) -> None:
@@ -287,6 +288,11 @@ class Pipeline:
             capture_ns=max(captures, default=None),
         )
 
+    def tick_failed(self) -> None:
+        """The engine failed on the plan that :meth:`tick` gave last: it counts as failed, not as published."""
+        self._schedule.failed += 1
+        self._schedule.published -= 1
+
     def wake_ns(self, now_ns: int) -> int:
         """When the shell must call :meth:`tick` at the latest; not before ``now``.
 
@@ -319,16 +325,20 @@ class Pipeline:
 
         Returns:
             ``received``, ``used``, ``pending``, ``dropped`` {reason: n}, ``unaccounted``, ``lost``, ``restarts``,
-            ``clock_reanchored``, ``windows`` {encoded, superseded, corrupt}, ``ticks`` {published, missed} in all;
-            ``modalities`` the same per modality without ticks; ``unattributed`` the messages that belong to none.
-            See :mod:`runtime.core.accounting` for the words.
+            ``clock_reanchored``, ``windows`` {encoded, superseded, corrupt}, ``ticks`` {published, missed,
+            failed} in all; ``modalities`` the same per modality without ticks; ``unattributed`` the messages that
+            belong to none. See :mod:`runtime.core.accounting` for the words.
         """
         modalities = {name: _stream_counters(s) for name, s in self._streams.items()}
         nowhere = _ledger_counters(self._unattributed)
         total: dict[str, Any] = {}
         for part in (*modalities.values(), nowhere):
             add_counters(total, part)
-        ticks = {"published": self._schedule.published, "missed": self._schedule.missed}
+        ticks = {
+            "published": self._schedule.published,
+            "missed": self._schedule.missed,
+            "failed": self._schedule.failed,
+        }
         return total | {"ticks": ticks, "modalities": modalities, "unattributed": nowhere}
 
     def _modality_of(self, parts: Sequence[Any]) -> str | None:
@@ -337,8 +347,8 @@ class Pipeline:
             return None
         return self._topics.get(bytes(parts[0]))
 
-    def _judge(self, name: str, stream: ModalityStream, now_ns: int) -> None:
-        stream.health.check(now_ns)
+    def _judge(self, name: str, stream: ModalityStream, now_ns: int, *, renewed: bool = False) -> None:
+        stream.health.check(now_ns, renewed=renewed)
         for c in stream.health.changes():
             self._events.append(
                 HealthEvent(self.rig.name, name, c.at_ns, c.previous.value, c.state.value, c.reason, c.detail)

@@ -29,6 +29,7 @@ class TickSchedule:
         self._next = 0
         self.published = 0
         self.missed = 0
+        self.failed = 0
 
     @property
     def period_ns(self) -> int:
@@ -75,6 +76,7 @@ class ArrivalSchedule:
         self._next = 0
         self.published = 0
         self.missed = 0
+        self.failed = 0
 
     @property
     def next_deadline_ns(self) -> int:

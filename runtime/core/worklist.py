@@ -116,6 +116,10 @@ class Worklist:
                 return at
         return None
 
+    def drop_windows(self) -> None:
+        """Forget the windows that wait: newer ones are encoded in their place."""
+        self._windows.clear()
+
     def ticked(self, observations: Iterable[ObserveJob]) -> None:
         """A tick was published: its observations replace those of the last one that were not made.
 

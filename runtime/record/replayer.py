@@ -90,6 +90,7 @@ class _Run:
         try:
             (probabilities,) = fuse_plans(self.session, [plan])
         except EngineError:
+            self.pipeline.tick_failed()
             return None
         return self.maker.decision(plan, probabilities, published_ns=at_ns, fuse_ms=0.0)
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 import threading
 import time
-from types import FrameType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,6 +26,7 @@ from runtime.sensors.faults import FaultInjector, FaultSchedule
 from runtime.sensors.publisher import Sensor
 from runtime.sensors.sample_source import Samples, SourceRefusedError, make_source
 from runtime.sensors.source_options import Source, Transform
+from runtime.stopping import stop_on_signals
 from runtime.transport.control import ClockSync
 from runtime.transport.endpoints import EndpointError
 from runtime.transport.keys import load_keys
@@ -215,13 +214,7 @@ def main() -> int:
     Returns:
         The exit code.
     """
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    stop = stop_on_signals()
     try:
         spec = CaptureSpec.model_validate_json(sys.stdin.readline())
     except ValidationError as e:

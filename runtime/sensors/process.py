@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,6 +28,7 @@ from runtime.sensors.moments import MomentSource, Split
 from runtime.sensors.playback import NS_PER_S, Playback, plan_for
 from runtime.sensors.publisher import SampleError, Sensor
 from runtime.sensors.sources import open_source
+from runtime.stopping import stop_on_signals
 
 __all__ = [
     "SampleError",
@@ -142,13 +143,7 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit code: 0, or 2 with one line on stderr for a spec or source that cannot be used.
     """
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    stop = stop_on_signals()
     if len(arguments) != 1:
         print("usage: python -m runtime.sensors.process SPEC (JSON of a SensorSpec)", file=sys.stderr)
         return 2
