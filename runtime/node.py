@@ -160,12 +160,12 @@ class Node:
                     break
                 wait_ns = self.turn()
                 if wait_ns:
-                    self._wait(wait_ns)
+                    self.wait(wait_ns)
         return self.statistics()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Start the clock of the ticks; for callers that take :meth:`turn` after turn themselves, and wait themselves.
+        """Start the clock of the ticks; for callers that take :meth:`turn` after turn and :meth:`wait` themselves.
 
         Raises:
             RuntimeError: the node has been run before.
@@ -221,6 +221,15 @@ class Node:
             return 0
         return min(deadline - now, _LONGEST_WAIT_NS)
 
+    def wait(self, remaining_ns: int) -> None:
+        """Wait for a message, but not beyond a time from now; between two calls of :meth:`turn`."""
+        # poll counts whole milliseconds; the rest is slept, so that a tick starts on its deadline and not
+        # before.
+        if remaining_ns >= 1_000_000:
+            self._readable = dict(self._poller.poll(remaining_ns // 1_000_000))
+        else:
+            time.sleep(remaining_ns / 1e9)
+
     def await_subscriber(self, topic: bytes, timeout_s: float) -> bool:
         """Wait, before :meth:`run`, until somebody subscribes to a topic; False if nobody does in time."""
         end = time.monotonic() + timeout_s
@@ -239,10 +248,7 @@ class Node:
         """
         if self._cpu_started_ns is not None:
             self._cpu_ns = time.thread_time_ns() - self._cpu_started_ns
-        each = {hosted.rig.name: hosted.pipeline.counters() for hosted in self._hosted}
-        messages: dict[str, Any] = {}
-        for counters in each.values():
-            add_counters(messages, counters)
+        each = self._counters_by_rig()
         return {
             "rig": "+".join(rig.name for rig in self.rigs),
             "bundle": self._session.bundle_hash,
@@ -250,7 +256,7 @@ class Node:
             "fill": self.rig.fill,
             "seconds": (self._clock() - self._started_ns) / 1e9 if self._hosted else 0.0,
             "cpu_seconds": self._cpu_ns / 1e9,
-            "messages": messages,
+            "messages": _summed(each),
             **({"rigs": each} if len(each) > 1 else {}),
             **self._statistics.summary(),
             "superseded_observations": self._worklist.superseded,
@@ -260,6 +266,13 @@ class Node:
                 "control": {} if self._control is None else self._control.refused(),
             },
         }
+
+    def counters(self) -> dict[str, Any]:
+        """``messages`` of :meth:`statistics`: where every message went, in all rigs together."""
+        return _summed(self._counters_by_rig())
+
+    def _counters_by_rig(self) -> dict[str, dict[str, Any]]:
+        return {hosted.rig.name: hosted.pipeline.counters() for hosted in self._hosted}
 
     def durations_ms(self, stage: str) -> list[float]:
         """The durations of one stage in milliseconds: all of them, in order, up to the reservoir's capacity."""
@@ -316,15 +329,6 @@ class Node:
         pipeline = self._hosted[0].pipeline
         if isinstance(pipeline, JournaledPipeline):
             pipeline.introduce(self._clock())
-
-    def _wait(self, remaining_ns: int) -> None:
-        """Wait for a message, but not beyond a time from now."""
-        # poll counts whole milliseconds; the rest is slept, so that a tick starts on its deadline and not
-        # before.
-        if remaining_ns >= 1_000_000:
-            self._readable = dict(self._poller.poll(remaining_ns // 1_000_000))
-        else:
-            time.sleep(remaining_ns / 1e9)
 
     def _do(self, job: Job) -> None:
         """Do one job and learn how long it took."""
@@ -427,3 +431,10 @@ class Node:
         for hosted in self._hosted:
             for event in hosted.pipeline.events():
                 self._publish(event)
+
+
+def _summed(counters_by_rig: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {}
+    for counters in counters_by_rig.values():
+        add_counters(total, counters)
+    return total

@@ -37,6 +37,8 @@ from runtime.wire import FUSED, Observation, Reason
 NS = 1_000_000_000
 START_NS = 10**15
 _STEP_NS = 20_000_000
+_WAIT_NS = 2_000_000
+"""How long, in real time, to wait for what is on its way in a socket."""
 _AT_ONCE = HIGH_WATER_MARK // 2
 """Messages of one sensor that are sent before the node takes them in."""
 
@@ -85,18 +87,6 @@ class VirtualClock:
         return self.now_ns
 
 
-class DrivenNode(Node):
-    """A node whose turns somebody else takes."""
-
-    def counters(self) -> dict[str, Any]:
-        """Where every message went, as of now."""
-        return self._hosted[0].pipeline.counters()
-
-    def wait_for_message(self) -> None:
-        """Wait a little, in real time, until there may be a message."""
-        self._wait(2_000_000)
-
-
 class SoakRun:
     """One run: made, it is connected; :meth:`go` does the work."""
 
@@ -122,9 +112,7 @@ class SoakRun:
         # Not a test's or user's folder: a long path would not fit into the address of a Unix socket.
         folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="soak-"))
         self._endpoints = Endpoints(f"ipc://{folder}/frames", f"ipc://{folder}/decisions")
-        self.node = self._opened.enter_context(
-            DrivenNode(self.rig, session, self._endpoints, clock=self._clock)
-        )
+        self.node = self._opened.enter_context(Node(self.rig, session, self._endpoints, clock=self._clock))
         self._reader = self._opened.enter_context(
             Client(self.rig, ("fused", "health", "statistics"), endpoint=self._endpoints.decisions)
         )
@@ -238,7 +226,7 @@ class SoakRun:
                 self._turn_out()
                 if self._hellos_received() > before:
                     break
-                self.node.wait_for_message()
+                self.node.wait(_WAIT_NS)
             if time.monotonic() > end:
                 raise SoakError(f"sensor {modality!r} did not get through to the node in {_PATIENCE_S:.0f} s")
 
@@ -271,7 +259,7 @@ class SoakRun:
                 raise SoakError(
                     f"{missing} of {self.sent} messages did not arrive at the node in {_PATIENCE_S:.0f} s"
                 )
-            self.node.wait_for_message()
+            self.node.wait(_WAIT_NS)
 
     def _take_in_overflow(self, modality: str) -> None:
         """Take in what is left of messages that were too many; a hello behind them tells when that is all."""
@@ -313,7 +301,7 @@ class SoakRun:
         while self.ticks.seen < self.node.counters()["ticks"]["published"]:
             if time.monotonic() > end:
                 raise SoakError(f"{self.ticks.seen} decisions arrived at the reader, the node published more")
-            self.node.wait_for_message()
+            self.node.wait(_WAIT_NS)
             self._read()
 
     def _report(self, seconds: float, statistics: Mapping[str, Any]) -> dict[str, Any]:

@@ -233,7 +233,7 @@ class VirtualRun:
 
     def _counters(self) -> dict[str, Any]:
         # Not node.statistics(): percentiles of every stage, several times per step, would take most of the time.
-        return self.node._hosted[0].pipeline.counters()
+        return self.node.counters()
 
     def _connect(self, modality: str) -> None:
         """Wait until a sensor is connected; what is sent for that is no frame, and counted as nobody's."""
