@@ -11,13 +11,12 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from threading import Event
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import zmq
 
 from engines.errors import EngineError
 from engines.session import Session
@@ -27,12 +26,12 @@ from runtime.decisions import blank_evidence, fuse_plans
 from runtime.hosting import HostedRig, check_rigs, host
 from runtime.interpreter import interpreter_held_back
 from runtime.journal import JournaledPipeline
+from runtime.node_sockets import NodeSockets
 from runtime.rig import FillPolicy, Rig
 from runtime.statistics import NodeStatistics
 from runtime.swapping import BundleSwap
-from runtime.transport.control import ControlServer, default_control
+from runtime.transport.control import default_control
 from runtime.transport.endpoints import Endpoints, default_endpoints
-from runtime.transport.sockets import DecisionSender, FrameReceiver
 from runtime.wire import JOURNAL_PREFIX, STATISTICS, Output, Statistics, encode_output
 
 _MESSAGES_PER_TURN = 64
@@ -110,31 +109,13 @@ class Node:
         self._told_ns = 0
         self._turned_ns = 0
         self._telling_ns = _STATISTICS_COST_NS
-        self._awaited: set[bytes] = set()
         needs_blank = "zero" in (*(r.fill for r in self.rigs), *self._compare)
         session.warm_up()
         self._blank = blank_evidence(session) if needs_blank else {}
         self._swap = BundleSwap(self.rigs, with_blank=needs_blank)
         control = default_control(name) if control is None and endpoints is None else control
-        with ExitStack() as opened:
-            self._frames = opened.enter_context(
-                FrameReceiver(self.endpoints.frames, keys=self.endpoints.keys)
-            )
-            self._decisions = opened.enter_context(
-                DecisionSender(self.endpoints.decisions, keys=self.endpoints.keys)
-            )
-            self._control = (
-                None
-                if control is None
-                else opened.enter_context(ControlServer(control, keys=self.endpoints.keys))
-            )
-            self._sockets = opened.pop_all()
-        self._readable: dict[Any, int] | None = None
-        """What was found to be readable after waiting; None where nobody looked."""
-        self._poller = zmq.Poller()
-        for sockets in (self._frames, self._decisions, self._control):
-            if sockets is not None:
-                self._poller.register(sockets.socket, zmq.POLLIN)
+        self._sockets = NodeSockets(self.endpoints, control)
+        self._decisions = self._sockets.decisions
 
     @property
     def rig(self) -> Rig:
@@ -223,22 +204,11 @@ class Node:
 
     def wait(self, remaining_ns: int) -> None:
         """Wait for a message, but not beyond a time from now; between two calls of :meth:`turn`."""
-        # poll counts whole milliseconds; the rest is slept, so that a tick starts on its deadline and not
-        # before.
-        if remaining_ns >= 1_000_000:
-            self._readable = dict(self._poller.poll(remaining_ns // 1_000_000))
-        else:
-            time.sleep(remaining_ns / 1e9)
+        self._sockets.wait(remaining_ns)
 
     def await_subscriber(self, topic: bytes, timeout_s: float) -> bool:
         """Wait, before :meth:`run`, until somebody subscribes to a topic; False if nobody does in time."""
-        end = time.monotonic() + timeout_s
-        while not self._decisions.subscribed(topic):
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.01)
-            self._awaited |= self._decisions.update_subscriptions()
-        return True
+        return self._sockets.await_subscriber(topic, timeout_s)
 
     def statistics(self) -> dict[str, Any]:
         """Counters and latencies, ready for JSON; for the thread that runs the node, or after the run.
@@ -260,11 +230,7 @@ class Node:
             **({"rigs": each} if len(each) > 1 else {}),
             **self._statistics.summary(),
             "superseded_observations": self._worklist.superseded,
-            "refused": {
-                "frames": self._frames.refused(),
-                "decisions": self._decisions.refused(),
-                "control": {} if self._control is None else self._control.refused(),
-            },
+            "refused": self._sockets.refused(),
         }
 
     def counters(self) -> dict[str, Any]:
@@ -307,17 +273,15 @@ class Node:
 
     def _hear(self) -> int:
         """Take in what waits in every socket; gives how many messages of sensors came."""
-        if self._readable is None or self._decisions.socket in self._readable or self._awaited:
-            fresh, self._awaited = self._awaited | self._decisions.update_subscriptions(), set()
-            if any(JOURNAL_PREFIX.startswith(prefix) for prefix in fresh):
-                self._introduce()
-        if self._control is not None and (self._readable is None or self._control.socket in self._readable):
-            for command in self._control.answer_waiting(self._clock):
-                self._swap.begin(command, self._control, self._session.manifest)
-        self._readable = None
+        fresh, commands = self._sockets.news(self._clock)
+        if any(JOURNAL_PREFIX.startswith(prefix) for prefix in fresh):
+            self._introduce()
+        for command in commands:
+            assert self._sockets.control is not None
+            self._swap.begin(command, self._sockets.control, self._session.manifest)
         first = self._hosted[0].pipeline
         for count in range(_MESSAGES_PER_TURN):
-            parts = self._frames.receive()
+            parts = self._sockets.frames.receive()
             if parts is None:
                 return count
             # What is no rig's is the first one's to count.
