@@ -69,6 +69,7 @@ class DecisionMaker:
         """Bind a rig and the session of a bundle that it feeds."""
         self.rig = rig
         self._session = session
+        self._names = rig.modality_names
         self._classes = session.manifest.classes
         self._units = {m.name: m.observation_unit for m in session.manifest.modalities}
 
@@ -83,7 +84,7 @@ class DecisionMaker:
             published_ns: now.
             fuse_ms: how long the tick took so far.
         """
-        own = probabilities[0]
+        own, weights = probabilities[0], plan.input.presence.tolist()
         latency = {"fuse": fuse_ms, "lateness": (published_ns - plan.deadline_ns) / 1e6}
         if plan.capture_ns is not None:
             latency["frame_to_decision"] = (published_ns - plan.capture_ns) / 1e6
@@ -96,12 +97,12 @@ class DecisionMaker:
             capture_ns=plan.capture_ns,
             label=self._label(own),
             probabilities=dict(zip(self._classes, own, strict=True)),
-            entropy=-sum(p * math.log(p) for p in own if p > 0),
-            presence={m: int(plan.input.presence[i]) for i, m in enumerate(self.rig.modality_names)},
+            entropy=-sum([p * math.log(p) for p in own if p > 0]),
+            presence={m: int(weight) for m, weight in zip(self._names, weights, strict=True)},
             fill=self.rig.fill,
             modalities={
                 name: ModalityReport(
-                    state=status.state.value,
+                    state=str(status.state),
                     reason=status.reason,
                     age_ms=None if status.age_ns is None else status.age_ns / 1e6,
                     weight=status.weight,
@@ -190,4 +191,4 @@ class DecisionMaker:
         )
 
     def _label(self, probabilities: Sequence[float]) -> str:
-        return self._classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
+        return self._classes[probabilities.index(max(probabilities))]

@@ -269,6 +269,7 @@ class Pipeline:
             return None
         live = {name: s.health.state is State.LIVE for name, s in self._streams.items()}
         main = self._fill(self.rig.fill, live)
+        weights = main.presence.tolist()
         captures = [s.evidence_ns for n, s in self._streams.items() if live[n] and s.evidence_ns is not None]
         return TickPlan(
             number=due.number,
@@ -280,7 +281,7 @@ class Pipeline:
                     state=s.health.state,
                     reason=s.health.reason,
                     age_ns=None if s.evidence_ns is None else now_ns - s.evidence_ns,
-                    weight=float(main.presence[i]),
+                    weight=weights[i],
                     imputed=name in main.imputed,
                 )
                 for i, (name, s) in enumerate(self._streams.items())
@@ -348,7 +349,9 @@ class Pipeline:
         return self._topics.get(bytes(parts[0]))
 
     def _judge(self, name: str, stream: ModalityStream, now_ns: int, *, renewed: bool = False) -> None:
-        stream.health.check(now_ns, renewed=renewed)
+        before = stream.health.state
+        if stream.health.check(now_ns, renewed=renewed) is before:
+            return
         for c in stream.health.changes():
             self._events.append(
                 HealthEvent(self.rig.name, name, c.at_ns, c.previous.value, c.state.value, c.reason, c.detail)
