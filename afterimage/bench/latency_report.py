@@ -138,7 +138,7 @@ def draw_latency(report: Mapping[str, Any], path: Path) -> None:
         axes.tick_params(axis="x", rotation=20)
         axes.grid(axis="y", alpha=0.3)
         axes.set_ylim(bottom=0)
-    panels[0][0].set_ylabel("publication to arrival, ms (whiskers: 1st and 99th percentile)")
+    panels[0][0].set_ylabel("publication to arrival, ms\n(whiskers: 1st and 99th percentile)")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
