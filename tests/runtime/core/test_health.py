@@ -110,6 +110,23 @@ def test_return_takes_evidence_from_after_the_fault(sensed: Sensed) -> None:
     assert sensed.frame() is State.LIVE
 
 
+def test_a_window_stamped_ahead_of_the_fault_is_still_from_before_it(sensed: Sensed) -> None:
+    sensed.frame(age=-30 * MS, evidence=False)  # its window goes to the engine ...
+    before_fault_ns = sensed.now + 30 * MS
+    sensed.monitor.encode_failed("out of memory")
+    assert sensed.wait(MS) is State.MISSING
+    sensed.monitor.evidence(before_fault_ns)  # ... and comes back after the fault
+    assert sensed.wait(MS) is State.MISSING
+    assert sensed.frame() is State.LIVE
+
+
+def test_a_new_window_with_the_engine_excuses_old_evidence_and_nothing_else(sensed: Sensed) -> None:
+    sensed.monitor.message(400 * MS, 400 * MS, identical=False)
+    assert sensed.monitor.check(450 * MS, renewed=True) is State.LIVE
+    assert sensed.monitor.check(450 * MS) is State.LATE
+    assert sensed.monitor.check(600 * MS, renewed=True) is State.MISSING
+
+
 def test_a_bad_message_starts_the_count_again(sensed: Sensed) -> None:
     sensed.wait(500 * MS)
     sensed.frame()
