@@ -18,7 +18,7 @@ from runtime.client import Client
 from runtime.sensors.moments import MomentSource
 from runtime.sensors.playback import MomentPlan, plan_for
 from runtime.sensors.process import spawn_sensors
-from runtime.stopping import StopEvent
+from runtime.stopping import stop_on_signals
 from runtime.transport.endpoints import Endpoints, default_endpoints
 
 _CHECK_EVERY_S = 0.5
@@ -79,10 +79,8 @@ def run_live(
         NodeError: the node did not start or died.
         SensorProcessError: a sensor did not start or died by itself.
     """
-    stop = StopEvent()
-    kept = {
-        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop = stop_on_signals()
     endpoints = endpoints or default_endpoints(source.rig.name)
     try:
         with ExitStack() as stack:

@@ -190,6 +190,7 @@ def test_four_live_sensors_one_killed_garbage_and_back(tiny_bundle: Path, endpoi
         assert mine["lost"] == 0
     assert counters["modalities"]["rgb"]["lost"] > 0, "what the dead process did not publish"
     assert running.client.lost <= statistics["messages"]["ticks"]["missed"]
+    assert running.client.lost <= 1 or not calm
     assert statistics["errors"] == {}
     assert statistics["latency_ms"]["tick"]["p50"] < 25
     assert statistics["latency_ms"]["frame_to_decision"]["p50"] < 200
