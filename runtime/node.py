@@ -280,14 +280,12 @@ class Node:
             assert self._sockets.control is not None
             self._swap.begin(command, self._sockets.control, self._session.manifest)
         first = self._hosted[0].pipeline
-        for count in range(_MESSAGES_PER_TURN):
-            parts = self._sockets.frames.receive()
-            if parts is None:
-                return count
+        count = 0
+        for count, parts in enumerate(self._sockets.frames_waiting(_MESSAGES_PER_TURN), 1):  # noqa: B007
             # What is no rig's is the first one's to count.
             pipeline = first if len(self._hosted) == 1 else self._by_topic.get(bytes(parts[0][:512]), first)
             pipeline.receive(parts, self._clock())
-        return _MESSAGES_PER_TURN
+        return count
 
     def _introduce(self) -> None:
         pipeline = self._hosted[0].pipeline

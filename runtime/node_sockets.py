@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -39,7 +39,8 @@ class NodeSockets:
             self._opened = opened.pop_all()
         self._awaited: set[bytes] = set()
         self._readable: dict[Any, int] | None = None
-        """What was found to be readable after waiting; None where nobody looked."""
+        """What was found to be readable after waiting; None where nobody looked since."""
+        self._frames_wait = False
         self._poller = zmq.Poller()
         for each in (self.frames, self.decisions, self.control):
             if each is not None:
@@ -70,13 +71,30 @@ class NodeSockets:
         Sensors that measure their clocks have their answer.
         """
         readable, self._readable = self._readable, None
+        if readable is None:
+            # Asked once: to find out by reading that nothing waits takes an exception for each socket.
+            readable = dict(self._poller.poll(0))
+        self._frames_wait = self.frames.socket in readable
         fresh: set[bytes] = set()
-        if readable is None or self.decisions.socket in readable or self._awaited:
+        if self.decisions.socket in readable or self._awaited:
             fresh, self._awaited = self._awaited | self.decisions.update_subscriptions(), set()
         commands: Iterable[Command] = ()
-        if self.control is not None and (readable is None or self.control.socket in readable):
+        if self.control is not None and self.control.socket in readable:
             commands = self.control.answer_waiting(clock)
         return fresh, commands
+
+    def frames_waiting(self, most: int) -> Iterator[list[memoryview]]:
+        """The messages of sensors that wait, at most so many; after :meth:`news`."""
+        if not self._frames_wait:
+            return
+        for count in range(most):
+            # Where there was one there is mostly no other; where there were two, it is cheaper to try.
+            if count == 1 and not int(self.frames.socket.get(zmq.EVENTS)) & zmq.POLLIN:
+                return
+            parts = self.frames.receive()
+            if parts is None:
+                return
+            yield parts
 
     def refused(self) -> dict[str, Any]:
         """Who was turned away, by socket."""

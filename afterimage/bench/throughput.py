@@ -206,7 +206,8 @@ def _cpu_per_message(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """CPU that the node's thread spends on a message of each kind, engine calls subtracted.
 
-    The thread's CPU time with the sensor less that of an idle node over the same time (ticks cost too), by messages.
+    The thread's CPU time with the sensor less that of an idle node over the same time (ticks cost too), by messages;
+    beside it, what a bare socket costs that is read at the same rate, and nothing done with what came.
     """
     say("what an idle node costs", 0.05)
     # One message, so that somebody connects: an idle node with its ticks.
@@ -218,6 +219,7 @@ def _cpu_per_message(
         found[modality] = {}
         for times in effort.cost_times:
             done = processes.step(times, {modality: times * hz}, effort.cost_s)
+            bare = processes.bare_step({modality: times * hz}, effort.cost_s)
             count = max(1, done.received)
             own_s = done.node_cpu_seconds - idle.node_cpu_seconds * done.node_seconds / idle.node_seconds
             process_s = (
@@ -228,6 +230,7 @@ def _cpu_per_message(
                 "messages": done.received,
                 "node_us": round(1e6 * own_s / count, 1),
                 "process_us": round(1e6 * process_s / count, 1),
+                "bare_us": round(1e6 * bare["cpu_seconds"] / max(1, bare["received"] - 1), 1),
                 "engine_us": round(1e6 * done.engine_cpu_seconds / count, 1),
                 "windows": done.windows,
             }

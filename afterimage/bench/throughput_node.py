@@ -3,6 +3,7 @@
 ``python -m afterimage.bench.throughput_node SPEC`` with SPEC the JSON of a :class:`NodeSpec`. Then, for every step, a
 line ``{"host": [names], "size": ..., "frames": ..., "decisions": ..., "cores": [...]}`` on stdin binds a node and
 starts it, and ``{"expected": n}`` ends it as soon as it has taken in so many messages; the answer is what it counted.
+With ``host`` empty there is no node, only a socket that is read: what every program that waits for messages pays.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zmq
 from pydantic import BaseModel
 
 from engines.opening import open_session
@@ -148,6 +150,38 @@ def step(told: dict[str, Any], rig: Rig, session: MeteredSession) -> dict[str, A
     }
 
 
+def bare_step(told: dict[str, Any]) -> dict[str, Any]:
+    """Wait for messages, read them and do nothing: what that costs, from the first one to the last."""
+    os.sched_setaffinity(0, told["cores"])
+    ended = threading.Event()
+    listener = threading.Thread(target=lambda: (sys.stdin.readline(), ended.set()))
+    received = 0
+    first = last = (0, 0)
+    with zmq.Context() as context, context.socket(zmq.SUB) as incoming:
+        incoming.setsockopt(zmq.SUBSCRIBE, b"")
+        incoming.bind(told["frames"])
+        print(json.dumps({"hosting": 0}), flush=True)
+        listener.start()
+        poller = zmq.Poller()
+        poller.register(incoming, zmq.POLLIN)
+        while True:
+            if not poller.poll(100):
+                if ended.is_set():
+                    break
+                continue
+            incoming.recv_multipart(copy=False)
+            received += 1
+            last = time.thread_time_ns(), time.process_time_ns()
+            # The first one finds nothing loaded.
+            first = first if received > 1 else last
+    listener.join()
+    return {
+        "received": received,
+        "cpu_seconds": (last[0] - first[0]) / 1e9,
+        "process_cpu_seconds": (last[1] - first[1]) / 1e9,
+    }
+
+
 def main(argument: str) -> int:
     """The process: one step after another until stdin ends."""
     spec = NodeSpec.model_validate_json(argument)
@@ -156,6 +190,9 @@ def main(argument: str) -> int:
         print(json.dumps({"ready": True}), flush=True)
         while line := sys.stdin.readline():
             told = json.loads(line)
+            if not told["host"]:
+                print(json.dumps(bare_step(told)), flush=True)
+                continue
             size = told["size"]
             if size not in sessions:
                 session = opened.enter_context(open_session(spec.bundles[size]))

@@ -55,11 +55,13 @@ def _costs(axes: Axes, report: Mapping[str, Any]) -> None:
         places = [k - 0.4 + (i + 0.5) * width for k in range(len(kinds))]
         title = f"{key.removeprefix('at_')} the rig's rate"
         axes.bar(places, [of[key]["node_us"] for of in kinds.values()], width, label=title)
+        bare = [of[key]["bare_us"] for of in kinds.values()]
+        axes.plot(places, bare, "k_", ms=14, label=None if i else "a bare socket")
     axes.set_xticks(range(len(kinds)), list(kinds))
     axes.set(ylabel="µs of CPU", title="the node's thread per message, engine aside")
     axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8, loc="upper center", ncols=2)
+    axes.legend(fontsize=8, loc="upper center", ncols=3)
 
 
 def _rigs(axes: Axes, report: Mapping[str, Any]) -> None:

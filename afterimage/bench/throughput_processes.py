@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -195,12 +195,42 @@ class Processes:
         for node, rigs in zip(nodes, hosted, strict=True):
             node.tell({"expected": rigs * sum(s["sent"] for s in said)})
         counted = [node.hear() for node in nodes]
-        for modality in rates_hz:
-            self._ask(modality, {"close": True})
-        for modality in rates_hz:
-            self._senders[modality].hear()
+        self._close_senders(rates_hz)
         sent = [{"messages": s["sent"] * len(names), "seconds": s["seconds"]} for s in said]
         return judged(load, sum(rates_hz.values()) * len(names), sent, counted)
+
+    def bare_step(self, rates_hz: Mapping[str, float], seconds: float) -> dict[str, Any]:
+        """Play sensors to a bare socket in the node's place, over ipc.
+
+        Returns:
+            ``received``, ``cpu_seconds`` (of the thread that reads) and ``process_cpu_seconds``.
+
+        Raises:
+            ProcessFailed: a process ended or fell silent.
+        """
+        self._steps += 1
+        (node, *_), frames = self._nodes, self._endpoint("ipc", "f")
+        node.tell({"host": [], "frames": frames, "cores": self._cores})
+        node.hear()
+        order = Order(
+            endpoint=(frames,),
+            names=("bare",),
+            size="small",
+            rate_hz=1.0,
+            seconds=seconds,
+            cores=tuple(self._cores),
+        )
+        self._play(rates_hz, order)
+        node.tell({"expected": 0})
+        counted = node.hear()
+        self._close_senders(rates_hz)
+        return counted
+
+    def _close_senders(self, modalities: Collection[str]) -> None:
+        for modality in modalities:
+            self._ask(modality, {"close": True})
+        for modality in modalities:
+            self._senders[modality].hear()
 
     def _play(self, rates_hz: Mapping[str, float], order: Order) -> list[dict[str, Any]]:
         """Connect everybody, then play; what each sender did."""
