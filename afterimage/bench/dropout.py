@@ -72,11 +72,11 @@ class DropoutPlan:
 
     periods_ms: tuple[float, ...] = (4, 20, 100, 200)
     jitters: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5)
-    repetitions: int = 2
+    repetitions: int = 5
     alarm_messages: int = 10_000
     alarm_periods_ms: tuple[float, ...] = (10, 33, 100)
     silence_periods: tuple[float, ...] = (1.5, 2.0, 3.0, 5.0)
-    live_rounds: int = 3
+    live_rounds: int = 8
     seed: int = 0
 
 

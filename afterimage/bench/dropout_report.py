@@ -30,8 +30,8 @@ def _alarms(report: Mapping[str, Any]) -> Table:
 def _delays(report: Mapping[str, Any]) -> Table:
     jitters = sorted({r["jitter"] for r in report["delays"]})
     shown = jitters[min(1, len(jitters) - 1)] if jitters else 0.0
-    table = Table(title=f"detection and recovery, ms, at a jitter of {shown:.0%}")
-    columns = ("sensor", "fault", "period", "min", "rule", "50/95/max", "miss", "back 50/95")
+    table = Table(title=f"detection and recovery, ms (median, worst), at a jitter of {shown:.0%}")
+    columns = ("sensor", "fault", "period", "min", "rule", "found after", "missed", "live again")
     for name in columns:
         table.add_column(name, justify="left" if name in ("sensor", "fault") else "right")
     for r in (r for r in report["delays"] if r["jitter"] == shown):
@@ -41,15 +41,15 @@ def _delays(report: Mapping[str, Any]) -> Table:
             f"{r['period_ms']:.0f}",
             f"{r['minimum_ms']:.0f}",
             f"{r['rule_ms']:.0f}",
-            "/".join(_three(r["delay_ms"])),
+            _two(r["delay_ms"]),
             str(r["undetected"]),
-            "/".join(_three(r["recovery_ms"])[:2]),
+            _two(r["recovery_ms"]),
         )
     return table
 
 
-def _three(of: Mapping[str, float] | None) -> tuple[str, str, str]:
-    return ("-", "-", "-") if of is None else (f"{of['p50']:.0f}", f"{of['p95']:.0f}", f"{of['max']:.0f}")
+def _two(of: Mapping[str, float] | None) -> str:
+    return "-" if of is None else f"{of['p50']:.0f}, {of['max']:.0f}"
 
 
 def summary(report: Mapping[str, Any]) -> str:
