@@ -139,6 +139,22 @@ class Arrivals:
                 came.append((arrived_ns, header["deadline_ns"], states))
         return came
 
+    def take_imputed(self, until_ns: int) -> list[float]:
+        """Read until a time; of every imputed frame the milliseconds from its tick's deadline to its arrival."""
+        deadlines: dict[int, int] = {}
+        took = []
+        while (left_ns := until_ns - time.monotonic_ns()) > 0:
+            parts = self._receiver.receive(max(1, left_ns // 1_000_000))
+            arrived_ns = time.monotonic_ns()
+            if parts is None:
+                continue
+            header = _header(bytes(parts[1]))
+            if bytes(parts[0]) == b"fused":
+                deadlines[header["tick"]] = header["deadline_ns"]
+            elif header["tick"] in deadlines:
+                took.append((arrived_ns - deadlines[header["tick"]]) / 1e6)
+        return took
+
     def close(self) -> None:
         """Stop listening."""
         self._receiver.close()

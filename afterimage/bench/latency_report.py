@@ -116,14 +116,15 @@ def latency_tables(report: Mapping[str, Any]) -> list[Table]:
 def latency_summary(report: Mapping[str, Any]) -> str:
     """The rest in words."""
     full, own, imputed = report["full_rate"], report["tick_overhead_us"], report["imputed"]
-    lateness = full["tick_lateness_ms"]
+    lateness, also = full["tick_lateness_ms"], full["imputed_at_client_ms"]
     cores = ", ".join(f"{name} {full['cores'][name]:.2f}" for name in ("node", "sensors", "client"))
     lines = [
         f"imputed depth arrives {imputed['p50_us'] / 1e3:.2f} ms (p50), {imputed['p99_us'] / 1e3:.2f} ms (p99) "
         f"after the {report['headline']} frame it was made from",
         f"full rate, 640 x 480: {full['lost']} of {full['received']} messages lost, {full['unaccounted']} unaccounted "
         f"for, {full['missed_ticks']} of {full['ticks']} ticks missed; decisions {lateness['p50']:.2f} ms (p50), "
-        f"{lateness['p99']:.2f} ms (p99) after their deadline; {full['cores']['all']:.2f} cores in all ({cores})",
+        f"{lateness['p99']:.2f} ms (p99) after their deadline, imputed {also['modality']} "
+        f"{also['p50']:.2f} ms, {also['p99']:.2f} ms at the client; {full['cores']['all']:.2f} cores in all ({cores})",
     ]
     absent = {CONTENDERS[n]: p["absent"] for n, p in report["peers"].items() if "absent" in p}
     lines += [f"{name} did not take part: {why}" for name, why in absent.items()]

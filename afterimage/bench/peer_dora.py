@@ -86,14 +86,17 @@ def environment(inherited: Mapping[str, str], folder: Path) -> dict[str, str]:
     root = str(
         Path(__file__).parents[2]
     )  # nodes run in the turn's folder, from where this package may not be found
-    return own | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (root, inherited.get("PYTHONPATH")))),
-        "DORA_ZENOH_MULTICAST": "off",  # two runs on one network need not know each other
-        # dora asks uv for an interpreter before it starts any node
-        "UV_CACHE_DIR": str(folder / "uv"),
-        "UV_OFFLINE": "1",
-        "RUST_BACKTRACE": "0",  # what failed should be the last that it says, not thirty frames of an interpreter
-    }
+    return (
+        own
+        | {
+            "PYTHONPATH": os.pathsep.join(filter(None, (root, inherited.get("PYTHONPATH")))),
+            "DORA_ZENOH_MULTICAST": "off",  # two runs on one network need not know each other
+            # dora asks uv for an interpreter before it starts any node
+            "UV_CACHE_DIR": str(folder / "uv"),
+            "UV_OFFLINE": "1",
+            "RUST_BACKTRACE": "0",  # what failed should be the last that it says, not thirty frames of an interpreter
+        }
+    )
 
 
 def sensor(spec: PeerSpec) -> None:

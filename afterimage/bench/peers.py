@@ -169,7 +169,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     """End a command, in order if it lets itself, and with it everything in its session."""
     try:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: ezmsg waits for all of its processes
             process.wait(STOPPING_S)
     except subprocess.TimeoutExpired:
         pass  # killed below
