@@ -1,8 +1,9 @@
 """From a frame's publication to its decision's arrival: Afterimage, the floor, and peers, turn by turn in one run.
 
 Three processes for every contender: a sensor, something in the middle, and this one, the client. What differs is the
-middle (:mod:`~afterimage.bench.latency_middle`), but for ezmsg, whose three processes are its own. One contender works
-at a time; the order of a round is shuffled, so that what else the machine does hits all of them alike.
+middle (:mod:`~afterimage.bench.latency_middle`), but for ezmsg and dora, whose three processes are their own
+(:mod:`~afterimage.bench.peers`). One contender works at a time; the order of a round is shuffled, so that what else the
+machine does hits all of them alike.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 
 from afterimage.bench.latency_middle import MiddleSpec
 from afterimage.bench.latency_sender import FACTOR, SenderSpec
+from afterimage.bench.peers import PEERS, play_turn
 from runtime.rig import Rig, Tick
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import DecisionReceiver
@@ -33,7 +35,7 @@ SKIP_S = {"rgb": 0.5, "depth": 0.5, "audio": 1.5, "eeg": 3.5}
 """At the beginning of a turn windows fill and health has to be earned; that is not counted."""
 
 COUNTED_S = {"rgb": 2.5, "depth": 2.5, "audio": 4.0, "eeg": 4.0}
-ARRIVAL, RATE, FLOOR, PLAIN, EZMSG = "afterimage", "afterimage_rate_20_hz", "floor", "plain", "ezmsg"
+ARRIVAL, RATE, FLOOR, PLAIN = "afterimage", "afterimage_rate_20_hz", "floor", "plain"
 
 _KINDS: dict[str, Literal["floor", "plain"]] = {FLOOR: "floor", PLAIN: "plain"}
 
@@ -137,6 +139,22 @@ class Arrivals:
                 came.append((arrived_ns, header["deadline_ns"], states))
         return came
 
+    def take_imputed(self, until_ns: int) -> list[float]:
+        """Read until a time; of every imputed frame the milliseconds from its tick's deadline to its arrival."""
+        deadlines: dict[int, int] = {}
+        took = []
+        while (left_ns := until_ns - time.monotonic_ns()) > 0:
+            parts = self._receiver.receive(max(1, left_ns // 1_000_000))
+            arrived_ns = time.monotonic_ns()
+            if parts is None:
+                continue
+            header = _header(bytes(parts[1]))
+            if bytes(parts[0]) == b"fused":
+                deadlines[header["tick"]] = header["deadline_ns"]
+            elif header["tick"] in deadlines:
+                took.append((arrived_ns - deadlines[header["tick"]]) / 1e6)
+        return took
+
     def close(self) -> None:
         """Stop listening."""
         self._receiver.close()
@@ -181,7 +199,7 @@ def measure_case(
     rounds: int,
     *,
     playing: tuple[str, ...] | None = None,
-    ezmsg: bool = True,
+    peers: Sequence[str] = tuple(PEERS),
     imputed: str | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda what: None,
@@ -194,7 +212,7 @@ def measure_case(
         modality: whose frames are followed; decisions are brought by its windows.
         rounds: turns of every contender.
         playing: sensors that play; by default only ``modality``.
-        ezmsg: with this peer.
+        peers: of :data:`~afterimage.bench.peers.PEERS`, those that take part.
         imputed: a silent modality whose imputed stream is followed as well.
         seed: of the order.
         say: told what is being measured.
@@ -204,13 +222,11 @@ def measure_case(
     """
     playing = playing or (modality,)
     number = rig.modality_names.index(modality)
-    taken: dict[str, Turns] = {n: Turns() for n in (FLOOR, ARRIVAL, RATE, PLAIN)}
-    if ezmsg:
-        taken[EZMSG] = Turns()
+    taken = {n: Turns() for n in (FLOOR, ARRIVAL, RATE, PLAIN, *peers)}
     seen_imputed = Turns()
     with tempfile.TemporaryDirectory(prefix="ai-") as folder, ExitStack() as opened:
         middles, clients, endpoints = {}, {}, {}
-        for name in (n for n in taken if n != EZMSG):
+        for name in (n for n in taken if n not in peers):
             endpoints[name] = Endpoints(f"ipc://{folder}/{name}-f", f"ipc://{folder}/{name}-d")
             spec = MiddleSpec(
                 kind=_KINDS.get(name, "node"),
@@ -244,8 +260,9 @@ def measure_case(
             order.shuffle(names)
             for name in names:
                 say(f"{modality}: {name}, turn {turn + 1} of {rounds}")
-                if name == EZMSG:
-                    taken[name].turns.append(_ezmsg_turn(bundle, rig, modality, skip, counted, folder))
+                if name in peers:
+                    took = play_turn(name, bundle, rig, modality, skip, counted, Path(folder))
+                    taken[name].turns.append(took)
                     continue
                 got = _turn(senders, endpoints[name].frames, clients[name], number, skip, counted)
                 taken[name].turns.append(got.get("fused", []))
@@ -275,23 +292,3 @@ def _turn(
     for sender in senders:
         sender.answer()
     return got
-
-
-def _ezmsg_turn(
-    bundle: Path, rig: Rig, modality: str, skip_s: float, counted_s: float, folder: str
-) -> list[float]:
-    from afterimage.bench.peer_ezmsg import PeerSpec
-
-    result = Path(folder) / "ezmsg.json"
-    spec = PeerSpec(
-        bundle=str(bundle), rig=rig, modality=modality, skip_s=skip_s, seconds=counted_s, result=str(result)
-    )
-    command = [sys.executable, "-m", "afterimage.bench.peer_ezmsg", spec.model_dump_json()]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=skip_s + counted_s + 60, check=False
-    )
-    if ended.returncode != 0 or not result.is_file():
-        raise RuntimeError(f"the ezmsg peer ended with {ended.returncode}: {ended.stderr.strip()[-500:]}")
-    took: list[int] = json.loads(result.read_text())
-    result.unlink()
-    return [ns / 1e3 for ns in took]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from afterimage.bench.full_rate import measure_full_rate
-from afterimage.bench.latency import ARRIVAL, EZMSG, FLOOR, PLAIN, RATE, measure_case
+from afterimage.bench.latency import ARRIVAL, FLOOR, PLAIN, RATE, measure_case
 from afterimage.bench.machine import describe_machine
+from afterimage.bench.peers import PEERS, absence
 from afterimage.bench.vga_bundle import make_vga_bundle, vga_rig
 from runtime.rig import Rig
 
@@ -24,7 +24,8 @@ CONTENDERS = {
     ARRIVAL: "Afterimage, a tick on arrival",
     RATE: "Afterimage, ticks at 20 Hz",
     PLAIN: "a plain pyzmq loop",
-    EZMSG: "ezmsg",
+    "ezmsg": "ezmsg",
+    "dora": "dora-rs",
 }
 
 
@@ -43,7 +44,7 @@ def measure_latency(
         ``machine``; ``floor``, ``afterimage``, ``peers``, ``ratios`` and ``tick_overhead_us`` of :data:`HEADLINE`;
         ``modalities``: the same for each; ``full_rate``: everything at once with images of 640 x 480.
     """
-    with_ezmsg = find_spec("ezmsg") is not None
+    absent = {name: why for name in PEERS if (why := absence(name)) is not None}
     rounds = {"rgb": 6, "depth": 4, "audio": 4, "eeg": 4} if not quick else {HEADLINE: 2}
     cases = {
         modality: measure_case(
@@ -51,7 +52,7 @@ def measure_latency(
             rig,
             modality,
             count,
-            ezmsg=with_ezmsg,
+            peers=[name for name in PEERS if name not in absent],
             imputed="depth" if modality == HEADLINE else None,
             say=say,
         )
@@ -63,7 +64,7 @@ def measure_latency(
         "headline": HEADLINE,
         "floor": headline[FLOOR],
         "afterimage": headline[ARRIVAL],
-        "peers": {n: headline[n] for n in (EZMSG, PLAIN) if n in headline},
+        "peers": peers_of(headline, absent),
         "ratios": ratios(headline),
         "tick_overhead_us": headline["tick_overhead_us"],
         "imputed": headline["imputed"],
@@ -76,11 +77,21 @@ def measure_latency(
     return report
 
 
+def peers_of(case: Mapping[str, Any], absent: Mapping[str, str]) -> dict[str, Any]:
+    """What peers took in a case: peer -> its summary, or ``absent``: why it did not take part.
+
+    Args:
+        case: of :func:`~afterimage.bench.latency.measure_case`.
+        absent: peer -> why it is not in it.
+    """
+    return {n: {"absent": absent[n]} if n in absent else case[n] for n in (*PEERS, PLAIN)}
+
+
 def ratios(case: Mapping[str, Any]) -> dict[str, float]:
     """Afterimage's latency over everybody else's, p50 and p99."""
     return {
         f"vs_{other}_{p}": round(case[ARRIVAL][f"{p}_us"] / case[other][f"{p}_us"], 3)
-        for other in (FLOOR, EZMSG, PLAIN)
+        for other in (FLOOR, *PEERS, PLAIN)
         if other in case
         for p in ("p50", "p99")
     }
@@ -105,15 +116,18 @@ def latency_tables(report: Mapping[str, Any]) -> list[Table]:
 def latency_summary(report: Mapping[str, Any]) -> str:
     """The rest in words."""
     full, own, imputed = report["full_rate"], report["tick_overhead_us"], report["imputed"]
-    lateness = full["tick_lateness_ms"]
+    lateness, also = full["tick_lateness_ms"], full["imputed_at_client_ms"]
     cores = ", ".join(f"{name} {full['cores'][name]:.2f}" for name in ("node", "sensors", "client"))
     lines = [
         f"imputed depth arrives {imputed['p50_us'] / 1e3:.2f} ms (p50), {imputed['p99_us'] / 1e3:.2f} ms (p99) "
         f"after the {report['headline']} frame it was made from",
         f"full rate, 640 x 480: {full['lost']} of {full['received']} messages lost, {full['unaccounted']} unaccounted "
         f"for, {full['missed_ticks']} of {full['ticks']} ticks missed; decisions {lateness['p50']:.2f} ms (p50), "
-        f"{lateness['p99']:.2f} ms (p99) after their deadline; {full['cores']['all']:.2f} cores in all ({cores})",
+        f"{lateness['p99']:.2f} ms (p99) after their deadline, imputed {also['modality']} "
+        f"{also['p50']:.2f} ms, {also['p99']:.2f} ms at the client; {full['cores']['all']:.2f} cores in all ({cores})",
     ]
+    absent = {CONTENDERS[n]: p["absent"] for n, p in report["peers"].items() if "absent" in p}
+    lines += [f"{name} did not take part: {why}" for name, why in absent.items()]
     if own:
         lines.append(f"a tick takes the node {own['p50']:.0f} us (p50) besides the engine's calls")
     return "\n".join(lines)

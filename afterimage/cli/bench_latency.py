@@ -21,9 +21,9 @@ def latency(
 ) -> None:
     """Measure how long a frame takes from its sensor's process to the decision in a client's process.
 
-    In the same run, turn by turn: the floor (raw ZeroMQ and the same engine calls), a plain pyzmq loop and ezmsg (extra
-    bench), all with the same engine. Then everything at once, with raw images of 640 x 480 at 30 Hz. About six minutes;
-    leave the machine alone meanwhile.
+    In the same run, turn by turn: the floor (raw ZeroMQ and the same engine calls), a plain pyzmq loop, ezmsg and
+    dora-rs (extra bench), all with the same engine. Then everything at once, with raw images of 640 x 480 at 30 Hz.
+    About twelve minutes; leave the machine alone meanwhile.
 
     Examples:
 

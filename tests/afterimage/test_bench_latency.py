@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +14,9 @@ import pytest
 pytest.importorskip("onnx", reason="bundles of large images are made with onnx, which is not installed")
 pytest.importorskip("psutil", reason="CPU of processes is read with psutil, which is not installed")
 
-from afterimage.bench import latency
+import psutil
+
+from afterimage.bench import latency, latency_report, peers
 from afterimage.bench.full_rate import measure_full_rate
 from afterimage.bench.latency_report import ratios
 from afterimage.bench.latency_sender import FACTOR, stamped
@@ -30,13 +36,127 @@ def test_every_contender_answers_the_frames_it_was_sent(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(latency.COUNTED_S, "rgb", 1.0)
-    case = latency.measure_case(tiny_bundle, load_rig("commands-4"), "rgb", 1, ezmsg=False, imputed="depth")
+    case = latency.measure_case(tiny_bundle, load_rig("commands-4"), "rgb", 1, peers=(), imputed="depth")
     for name in (latency.FLOOR, latency.ARRIVAL, latency.RATE, latency.PLAIN):
         assert case[name]["count"] > 3, name
         assert 0 < case[name]["p50_us"] <= case[name]["p99_us"], name
     assert case["imputed"]["count"] > 0
     assert case["messages"]["unaccounted"] == 0
     assert set(ratios(case)) == {"vs_floor_p50", "vs_floor_p99", "vs_plain_p50", "vs_plain_p99"}
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """What else works in a folder or below it."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and process.cwd().startswith(str(folder)):
+                found.append(process)
+    return found
+
+
+def elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A working folder, which peers have to leave as it is, and one that they may write to."""
+    here, own = folder / "here", folder / "own"
+    here.mkdir()
+    own.mkdir()
+    monkeypatch.chdir(here)
+    return here, own
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_a_peer_answers_the_frames_it_was_sent_and_leaves_nothing(
+    name: str, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (why := peers.absence(name)) is not None:
+        pytest.skip(why)
+    here, own = elsewhere(tmp_path, monkeypatch)
+    took = peers.play_turn(name, tiny_bundle, load_rig("commands-4"), "rgb", 0.5, 1.5, own)
+    assert 0.75 * 45 <= len(took) <= 45  # of 1.5 s at 30 Hz; a busy machine may lose a few
+    assert all(0 < each < 2e6 for each in took)
+    assert not list(here.iterdir())
+    assert not list(own.iterdir())
+    assert not processes_in(tmp_path)
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_a_peer_that_does_not_end_is_stopped_with_all_its_processes(
+    name: str, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (why := peers.absence(name)) is not None:
+        pytest.skip(why)
+    _, own = elsewhere(tmp_path, monkeypatch)
+    seen: list[psutil.Process] = []
+    stop = peers._stop
+
+    def look_and_stop(process: Any) -> None:
+        seen.extend(processes_in(tmp_path))
+        stop(process)
+
+    monkeypatch.setattr(peers, "_stop", look_and_stop)
+    monkeypatch.setattr(peers, "STARTING_S", -56.0)
+    with pytest.raises(RuntimeError, match=f"the {name} peer took too long"):
+        peers.play_turn(name, tiny_bundle, load_rig("commands-4"), "rgb", 0.0, 60.0, own)
+    assert len(seen) >= 4  # a daemon or a parent, and three that do the work
+    assert not [p for p in seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert not list(own.iterdir())
+
+
+def test_a_peer_that_fails_says_why(tmp_path: Path) -> None:
+    if (why := peers.absence("dora")) is not None:
+        pytest.skip(why)
+    with pytest.raises(RuntimeError, match=r"(?s)the dora peer ended with 1: .*nowhere: not a bundle"):
+        peers.play_turn("dora", tmp_path / "nowhere", load_rig("commands-4"), "rgb", 0.5, 1.0, tmp_path)
+
+
+def test_a_report_says_why_a_peer_is_not_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_the_command(package: str) -> str:
+        if package == "dora-rs-cli":
+            raise PackageNotFoundError(package)
+        return {"dora-rs": "1.0", "ezmsg": "3.0"}.get(package) or version(package)
+
+    asked: list[list[str]] = []
+
+    def measure(*_: Any, peers: list[str], **__: Any) -> dict[str, Any]:
+        asked.append(peers)
+        figures = {"p50_us": 2.0, "p99_us": 4.0, "count": 1}
+        names = (latency.FLOOR, latency.ARRIVAL, latency.RATE, latency.PLAIN, *peers)
+        return dict.fromkeys(names, figures) | {"tick_overhead_us": None, "imputed": figures}
+
+    full = dict.fromkeys(("received", "lost", "unaccounted", "ticks", "missed_ticks"), 0) | {
+        "tick_lateness_ms": {"p50": 1.0, "p99": 2.0},
+        "imputed_at_client_ms": {"p50": 1.0, "p99": 2.0, "modality": "depth"},
+        "cores": dict.fromkeys(("all", "node", "sensors", "client"), 0.1),
+    }
+    monkeypatch.setattr(peers, "version", without_the_command)
+    monkeypatch.setattr(latency_report, "measure_case", measure)
+    monkeypatch.setattr(latency_report, "make_vga_bundle", lambda *_: None)
+    monkeypatch.setattr(latency_report, "measure_full_rate", lambda *_: full)
+    report = latency_report.measure_latency(tmp_path, load_rig("commands-4"), quick=True)
+    assert asked == [["ezmsg"]]
+    assert report["peers"]["ezmsg"]["p50_us"] == 2.0
+    assert report["peers"]["dora"] == {
+        "absent": "dora-rs-cli is not installed; run: pip install 'afterimage[bench]'"
+    }
+    assert not [name for name in report["ratios"] if "dora" in name]
+    assert "dora-rs did not take part: dora-rs-cli is not installed" in latency_report.latency_summary(report)
+
+
+def test_dora_is_told_of_nothing_outside_its_folder(tmp_path: Path) -> None:
+    inherited = {"DORA_OTLP_ENDPOINT": "x", "OTEL_SERVICE_NAME": "x", "ZENOH_CONFIG": "x", "PYTHONPATH": "p"}
+    told = peers.peer_dora.environment(inherited | {"HOME": "h"}, tmp_path)
+    assert not set(told) & (set(inherited) - {"PYTHONPATH"})
+    assert told["HOME"] == "h"
+    assert told["PYTHONPATH"].endswith(f"{os.pathsep}p")
+    assert Path(told["UV_CACHE_DIR"]).parent == tmp_path
+
+
+def test_a_dora_of_two_versions_does_not_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "version", {"dora-rs": "1.1.0", "dora-rs-cli": "1.0.0"}.__getitem__)
+    monkeypatch.setattr(peers.peer_dora, "executable", lambda: "/usr/bin/dora")
+    assert peers.absence("dora") == "dora-rs 1.1.0 and dora-rs-cli 1.0.0 have to be of one version"
+    monkeypatch.setattr(peers.peer_dora, "executable", lambda: None)
+    assert "command dora is not to be found" in str(peers.absence("dora"))
 
 
 def test_strides_before_the_graphs_change_nothing_but_the_size(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -60,3 +180,5 @@ def test_at_full_rate_everything_is_live_and_accounted_for(tiny_bundle: Path, tm
     assert report["received"] > 200
     assert set(report["states"]) == {"rgb", "depth", "audio", "eeg"}
     assert report["cores"]["all"] > 0
+    assert report["imputed_at_client_ms"]["count"] > 5  # 20 a second, less the while that subscribing takes
+    assert 0 < report["imputed_at_client_ms"]["p50"] <= report["imputed_at_client_ms"]["p99"]
