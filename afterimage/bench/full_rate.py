@@ -39,8 +39,9 @@ def measure_full_rate(bundle: Path, rig: Rig, seconds: float) -> dict[str, Any]:
 
     Returns:
         ``lost``, ``unaccounted``, ``missed_ticks``, ``ticks``, ``received``, ``tick_lateness_ms`` (from a tick's
-        deadline to its decision sent), all of them of the whole time; ``lateness_at_client_ms``, ``cores`` (CPU seconds
-        per second: all processes, and each kind) and ``states`` of the time without the imputed stream;
+        deadline to its decision sent) and ``tick_overhead_us`` (what a tick takes the node besides the engine's calls),
+        all of them of the whole time; ``lateness_at_client_ms``, ``cores`` (CPU seconds per second: all processes, and
+        each kind) and ``states`` of the time without the imputed stream;
         ``imputed_at_client_ms``: from a tick's deadline to the arrival of what it imputed of :data:`IMPUTED`.
 
     Raises:
@@ -95,6 +96,7 @@ def measure_full_rate(bundle: Path, rig: Rig, seconds: float) -> dict[str, Any]:
         "decisions_at_client": len(came),
         "tick_lateness_ms": statistics["latency_ms"]["tick_lateness"],
         "lateness_at_client_ms": _percentiles(lateness),
+        "tick_overhead_us": word["tick_overhead_us"],
         "imputed_at_client_ms": _percentiles(imputed) | {"modality": IMPUTED, "count": len(imputed)},
         "cores": {n: round(c, 3) for n, c in cores.items()} | {"all": round(sum(cores.values()), 3)},
         "states": came[-1][2],

@@ -115,7 +115,8 @@ def latency_tables(report: Mapping[str, Any]) -> list[Table]:
 
 def latency_summary(report: Mapping[str, Any]) -> str:
     """The rest in words."""
-    full, own, imputed = report["full_rate"], report["tick_overhead_us"], report["imputed"]
+    full, imputed = report["full_rate"], report["imputed"]
+    own, own_at_full = report["tick_overhead_us"], report["full_rate"]["tick_overhead_us"]
     lateness, also = full["tick_lateness_ms"], full["imputed_at_client_ms"]
     cores = ", ".join(f"{name} {full['cores'][name]:.2f}" for name in ("node", "sensors", "client"))
     lines = [
@@ -128,8 +129,10 @@ def latency_summary(report: Mapping[str, Any]) -> str:
     ]
     absent = {CONTENDERS[n]: p["absent"] for n, p in report["peers"].items() if "absent" in p}
     lines += [f"{name} did not take part: {why}" for name, why in absent.items()]
-    if own:
-        lines.append(f"a tick takes the node {own['p50']:.0f} us (p50) besides the engine's calls")
+    lines.append(
+        f"a tick takes the node {own['p50']:.0f} us (p50) besides the engine's calls, at full rate "
+        f"{own_at_full['p50']:.0f} us"
+    )
     return "\n".join(lines)
 
 

@@ -22,7 +22,12 @@ from afterimage.bench.machine import describe_machine
 from afterimage.bench.soak_decisions import DecisionLedger
 from afterimage.bench.soak_faults import Act, SoakSensor, Step
 from afterimage.bench.soak_ledger import SensorLedger, discrepancies
-from afterimage.bench.soak_memory import MemorySample, memory_report, sample_memory
+from afterimage.bench.soak_memory import (
+    MemorySample,
+    grow_interned_strings,
+    memory_report,
+    sample_memory,
+)
 from afterimage.bench.soak_messages import fill_bank
 from engines.opening import open_session
 from engines.session import Session
@@ -142,6 +147,7 @@ class SoakRun:
         Raises:
             SoakError: something that was sent did not arrive, and was not meant to be lost.
         """
+        grow_interned_strings()
         plan, begin = self._plan, time.monotonic()
         if not self.node.await_subscriber(FUSED, _PATIENCE_S):
             raise SoakError("the reader of decisions did not get through to the node")

@@ -62,6 +62,18 @@ def _heap_kib() -> int | None:
     return int(info.uordblks + info.hblkhd) // 1024
 
 
+def grow_interned_strings(count: int = 100_000) -> None:
+    """Let Python's table of interned strings take the size that it would take some time in a long run.
+
+    msgpack interns the keys of every header that it reads. Each key that was never there before (of a header with wrong
+    bytes in it) uses up a place in the table; when none is left, after some ten thousands of them, the table is made
+    anew with twice the places (2 MB more with some 40,000 strings of imported code). Their strings are gone by then,
+    so that it stays as it is from there on: a step, and no growth.
+    """
+    for number in range(count):
+        sys.intern(f"never seen before {number}")
+
+
 def sample_memory(messages: int) -> MemorySample:
     """Collect garbage and look."""
     gc.collect()

@@ -121,10 +121,11 @@ def test_a_report_says_why_a_peer_is_not_in_it(tmp_path: Path, monkeypatch: pyte
         asked.append(peers)
         figures = {"p50_us": 2.0, "p99_us": 4.0, "count": 1}
         names = (latency.FLOOR, latency.ARRIVAL, latency.RATE, latency.PLAIN, *peers)
-        return dict.fromkeys(names, figures) | {"tick_overhead_us": None, "imputed": figures}
+        return dict.fromkeys(names, figures) | {"tick_overhead_us": {"p50": 9.0}, "imputed": figures}
 
     full = dict.fromkeys(("received", "lost", "unaccounted", "ticks", "missed_ticks"), 0) | {
         "tick_lateness_ms": {"p50": 1.0, "p99": 2.0},
+        "tick_overhead_us": {"p50": 8.0},
         "imputed_at_client_ms": {"p50": 1.0, "p99": 2.0, "modality": "depth"},
         "cores": dict.fromkeys(("all", "node", "sensors", "client"), 0.1),
     }

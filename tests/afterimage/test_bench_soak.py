@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,25 @@ def test_the_same_seed_sends_and_refuses_the_same(checked_bundle: Path, report: 
         assert of["lost"] - before["lost"] == before["received"] - of["received"]
         for reason in ("duplicate", "out_of_order", "future", "backward", "payload_length", "not_finite"):
             assert of["dropped"].get(reason) == before["dropped"].get(reason)
+
+
+def test_headers_with_new_keys_grow_memory_once_and_the_soak_has_that_behind_it() -> None:
+    if sample_memory(0).heap_kib is None:
+        pytest.skip("this C library does not say how much memory is in use")
+    # In a process of its own: in this one the table may have grown already.
+    code = """
+import msgpack, runtime.node
+from afterimage.bench.soak_memory import grow_interned_strings, sample_memory
+def read(name):
+    for number in range(100_000):
+        msgpack.unpackb(msgpack.packb({f"{name} {number}": 1}))
+    return sample_memory(0).heap_kib
+grow_interned_strings()
+before = sample_memory(0).heap_kib
+print(read("once") - before, read("more") - before)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(abs(int(kib)) < 100 for kib in said.split()), said
 
 
 BRIEF = SoakPlan(messages=6_000, seed=3, chunks=SMALL.chunks, calm_s=SMALL.calm_s)
