@@ -137,7 +137,7 @@ class Freeze(Spoiling):
 
 
 class SetClock(Spoiling):
-    """The clock is set by so much and, when the fault is over, to rights: the third wrong stamp each time is followed."""
+    """The clock is set by so much and, when the fault is over, to rights; the third wrong stamp is followed."""
 
     def __init__(self, by_ns: int) -> None:
         super().__init__()

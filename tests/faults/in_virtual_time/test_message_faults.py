@@ -124,7 +124,7 @@ def check_return(case: Case) -> None:
 def fates(
     spec: ModalitySpec, chunk: int, stretches: list[tuple[int, str]], spoiling: Spoiling | None = None
 ) -> Counter[str]:
-    """What becomes of accepted messages, by the rule of windows: in each stretch one per hop, once there is a whole one.
+    """What becomes of accepted messages, by the rule of windows: one per hop in each stretch that is long enough.
 
     Args:
         spec: the windows.

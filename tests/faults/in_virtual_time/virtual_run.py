@@ -205,6 +205,7 @@ class VirtualRun:
         self.now_ns = FIRST_NS
         self.log = Log()
         self.knocks = 0
+        self._heard = 0
         self._opened = ExitStack()
         self.node = Node(rig, session, endpoints, clock=lambda: self.now_ns)
         self._opened.callback(self.node.close)
@@ -250,17 +251,18 @@ class VirtualRun:
 
     def settle(self) -> None:
         """Let the node take in all that was sent, and do all there is to do at this moment."""
-        expected = self.knocks + sum(s.sent for s in self.sensors.values())
         end = time.monotonic() + PATIENCE_S
         # Heard before any turn is taken: a tick that is due at this moment must not overtake what is on its way.
-        while (received := self._counters()["received"]) < expected:
-            assert time.monotonic() < end, f"the node took in {received} of {expected} messages"
-            self.node._hear()
-            time.sleep(0.0002)
+        while self._heard < (sent := sum(s.sent for s in self.sensors.values())):
+            assert time.monotonic() < end, f"the node took in {self._heard} of {sent} messages"
+            self.node.wait(MS)
+            self._heard += self.node._hear()
         while self.node.turn() == 0:
             assert time.monotonic() < end, "the node does not come to rest"
-        if self._counters()["received"] < self.knocks + sum(s.sent for s in self.sensors.values()):
-            self.settle()  # sensors sent more while an engine call stalled
+        if sum(s.sent for s in self.sensors.values()) > sent:
+            # Sensors sent more while an engine call stalled, and the turns took in some of it.
+            self._heard = self._counters()["received"] - self.knocks
+            self.settle()
 
     def finish(self) -> Log:
         """Read all that was published; the log."""
