@@ -6,8 +6,7 @@ import random
 from collections.abc import Iterable
 
 import numpy as np
-from message_faults import Freeze
-from virtual_run import Encode, Message, Parts, Samples, Spoiling
+from spoiling import Encode, Freeze, Message, Parts, Samples, Spoiling
 
 
 class Content(Spoiling):

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import content_faults as content
-import message_faults as m
-from virtual_run import Spoiling
+import message_faults as only
+import spoiling as m
+from spoiling import HOUR_NS, REFUSALS, Spoiling
 
 from runtime.rig import Sensor
-from runtime.transport.sockets import MAX_PARTS
 
-HOUR_NS = 3600 * 10**9
 KINDS = ("rgb", "depth", "audio", "eeg")
 IMAGES, SIGNALS = KINDS[:2], KINDS[2:]
 
@@ -59,18 +58,6 @@ def alike(
     return Fault(name, make, states, states, **more)  # type: ignore[arg-type]
 
 
-REFUSALS: dict[str, tuple[m.Change, str]] = {
-    "header of noise": (m.noise_header, "bad_header"),
-    "header cut short": (lambda p, _: [p[0], p[1][:-7], p[2]], "bad_header"),
-    "header too long": (m.change_header(more="x" * 5000), "oversized"),
-    "payload cut short": (lambda p, _: [*p[:2], p[2][:-1]], "payload_length"),
-    "payload lacks": (lambda p, _: p[:2], "bad_parts"),
-    "payload oversize": (lambda p, _: [*p[:2], bytes((4 << 20) + 1)], "oversized"),
-    "one part too many": (lambda p, _: [*p, b""], "bad_parts"),
-    "parts without end": (lambda p, _: [*p, *[b"x"] * 9 * MAX_PARTS], "bad_parts"),
-    "another shape": (m.another_shape, "wrong_shape"),
-}
-
 MESSAGE_FAULTS = (
     alike("none", lambda s: Spoiling(), ()),
     Fault("drop a single one", lambda s: m.Drop(in_all=1), (), STALE),
@@ -79,8 +66,8 @@ MESSAGE_FAULTS = (
     alike("drop all", lambda s: m.Drop(), SILENT),
     alike("delay within budget", lambda s: m.Delay(s, 0.06), ()),
     alike("delay beyond budget", lambda s: m.Delay(s, 0.4), ("missing:silence", "late:capture_age", "live")),
-    Fault("reorder", lambda s: m.Reorder(), (), STALE),
-    alike("duplicate", lambda s: m.Duplicate(), ()),
+    Fault("reorder", lambda s: only.Reorder(), (), STALE),
+    alike("duplicate", lambda s: only.Duplicate(), ()),
     alike("freeze", lambda s: m.Freeze(), ("frozen:identical", "live")),
     # Signals are not back before the clock is set again.
     Fault(
@@ -95,25 +82,25 @@ MESSAGE_FAULTS = (
         ("bad_clock:backward", "live", "bad_clock:future", "live"),
         ("bad_clock:backward", "live"),
     ),
-    Fault("single stamps an hour ahead", lambda s: m.SingleWrongStamps(), (), STALE),
+    Fault("single stamps an hour ahead", lambda s: only.SingleWrongStamps(), (), STALE),
     Fault(
         "clock runs fast",
-        lambda s: m.FastClock(s, 0.3),
+        lambda s: only.FastClock(s, 0.3),
         ("bad_clock:future", "live") * 2 + ("bad_clock:backward", "live"),
         ("bad_clock:future", "live"),
     ),
-    alike("clock runs slow", lambda s: m.SlowClock(s, 0.6), ("late:capture_age", "live")),
+    alike("clock runs slow", lambda s: only.SlowClock(s, 0.6), ("late:capture_age", "live")),
     *(
         alike(name, lambda s, refusal=refusal: m.Spoil(refusal), REFUSED, kinds=("rgb",))  # type: ignore[misc]
         for name, refusal in REFUSALS.items()
     ),
     alike("refused in every way", lambda s: m.Spoil(*REFUSALS.values()), REFUSED, kinds=KINDS[1:]),
-    alike("a bit of the header", lambda s: m.FlipBit(1), None),
-    alike("a bit of the topic", lambda s: m.LoseTopic(), SILENT),
+    alike("a bit of the header", lambda s: only.FlipBit(1), None),
+    alike("a bit of the topic", lambda s: only.LoseTopic(), SILENT),
     # The wire has no checksum: ZeroMQ's transports have their own.
-    alike("a bit of the payload", lambda s: m.FlipBit(2), (), kinds=KINDS[:3], truthful=False),
+    alike("a bit of the payload", lambda s: only.FlipBit(2), (), kinds=KINDS[:3], truthful=False),
     # Where the bit is high in the exponent it makes a number out of all reason, or none.
-    alike("a bit of a float", lambda s: m.FlipBit(2), None, kinds=("eeg",), truthful=False),
+    alike("a bit of a float", lambda s: only.FlipBit(2), None, kinds=("eeg",), truthful=False),
     alike("flood", lambda s: m.Flood(s, 50), (), truthful=False),
 )  # fmt: skip
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from fault_table import FAULTS, IMAGES, Fault
-from virtual_run import Log, Spoiling, VirtualRun
+from spoiling import Spoiling
+from virtual_run import Log, VirtualRun
 
 from engines.bundle import ModalitySpec
 from engines.session import Session

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgpack
 import numpy as np
-import numpy.typing as npt
+from spoiling import MS, Message, Parts, Samples, Spoiling
 
 from engines.session import Session
 from runtime.client import Client
@@ -28,74 +26,8 @@ from runtime.transport.sockets import FrameSender
 from runtime.wire import Decision, HealthEvent, Observation, Output, encode_frame
 
 PATIENCE_S = 30.0
-MS = 1_000_000
 FIRST_NS = 10**13
 """Where the virtual clock begins: it can be set back by more than an hour."""
-
-Samples = npt.NDArray[Any]
-Parts = list[Any]
-
-
-@dataclass
-class Message:
-    """What a sensor is about to send; a fault may change anything in it but the number.
-
-    Attributes:
-        number: of the message, from 0.
-        at_ns: now.
-        samples: (chunk, *sample_shape).
-        capture_ns: as it will say.
-        sequence: as it will say.
-    """
-
-    number: int
-    at_ns: int
-    samples: Samples
-    capture_ns: int
-    sequence: int
-
-
-Encode = Callable[[Message], Parts]
-
-
-class Spoiling:
-    """A fault of the transport with its memory; this one is none.
-
-    Attributes:
-        injected: by the name of the node's counter that must show it.
-        stretches: the accepted messages of the spoilt sensor, split where no window may bridge: how many, and the
-            reason under which those of them that came into no window are dropped. The first goes on from before the
-            fault, the last goes on after it, and may be negative: so many good messages after the fault are refused.
-        surplus: messages with numbers of their own that it adds to each.
-        tolerated: so many messages with its content in a window pass the checks; None if all do.
-        is_seen: the sensor itself sees what is sent, wrong as that is.
-    """
-
-    surplus = 0
-    tolerated: int | None = None
-    is_seen = False
-
-    def __init__(self) -> None:
-        self.injected: Counter[str] = Counter()
-        self.stretches: list[tuple[int, str]] = [(0, "broken_window")]
-
-    def spoil(self, message: Message, encode: Encode, chance: random.Random) -> Iterable[Parts]:
-        """What is sent in the place of a message while the fault lasts."""
-        self.accepted()
-        yield encode(message)
-
-    def after(self) -> Iterable[Parts]:
-        """What is sent once it is over, before the good message that comes next."""
-        return ()
-
-    def accepted(self, count: int = 1) -> None:
-        """Messages will be accepted."""
-        self.stretches[-1] = (self.stretches[-1][0] + count, self.stretches[-1][1])
-
-    def breaks(self, reason: str = "broken_window") -> None:
-        """No window may bridge from what came to what comes."""
-        self.stretches[-1] = (self.stretches[-1][0], reason)
-        self.stretches.append((0, "broken_window"))
 
 
 class SpoiltSensor:
@@ -301,9 +233,3 @@ class VirtualRun:
                 time.sleep(0.002)
                 if again:
                     self.sensors[modality].send(parts)
-
-
-def header_of(parts: Parts) -> dict[str, Any]:
-    """The header of an encoded message, to be changed and packed again."""
-    header: dict[str, Any] = msgpack.unpackb(parts[1])
-    return header
