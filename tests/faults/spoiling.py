@@ -1,6 +1,6 @@
 """Faults of messages, each with its memory: what is sent, what of it is accepted, what is counted.
 
-:class:`SpoilingSensors` plays them in real time; the tests in virtual time play them and more, to sensors of every kind.
+:class:`SpoilingSensors` plays them in real time; the tests in virtual time play them, and more, to every sensor.
 """
 
 from __future__ import annotations
