@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -113,6 +114,9 @@ def test_a_call_that_takes_two_seconds_costs_ticks_but_no_sensor_its_health(
             failing.failed += 1
             for _ in range(SECONDS_2):
                 run.advance()
+            time.sleep(
+                0.3
+            )  # the stall takes no time of a starved machine's, whose sockets need some to carry all over
 
     failing.fault = stall
     run.play(30)

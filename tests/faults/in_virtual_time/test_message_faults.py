@@ -15,7 +15,7 @@ from engines.bundle import ModalitySpec
 from engines.session import Session
 from runtime.rig import Rig, Sensor
 from runtime.transport.endpoints import Endpoints
-from runtime.wire import HealthEvent
+from runtime.wire import Decision, HealthEvent
 
 GOOD_STEPS = 15
 SEED = 6
@@ -192,17 +192,23 @@ def expected_counts(case: Case) -> Counter[str]:
 
 
 def check_decisions(log: Log) -> None:
-    """One decision per tick, none missed; the mask is what the states say; what is not live is imputed, and says so."""
+    """One decision per tick; each says of every sensor what was told last, and what is not live is imputed in it."""
     ticks = log.statistics["messages"]["ticks"]
     assert [d.tick for d in log.decisions] == list(range(ticks["published"]))
     assert ticks["missed"] == 0
     assert len(log.decisions) > 20
-    for decision in log.decisions:
-        for modality, report in decision.modalities.items():
-            live = report.state == "live"
-            assert decision.presence[modality] == report.weight == float(live)
-            assert report.imputed != live
-        assert abs(sum(decision.probabilities.values()) - 1) < 1e-5
+    told: dict[str, tuple[str, str]] = {}
+    for message in log.messages:
+        if isinstance(message, HealthEvent):
+            told[message.modality] = message.state, "" if message.state == "live" else message.reason
+        elif isinstance(message, Decision):
+            for modality, report in message.modalities.items():
+                live = report.state == "live"
+                if modality in told or live:
+                    assert (report.state, report.reason) == told[modality]
+                assert message.presence[modality] == report.weight == float(live)
+                assert report.imputed != live
+            assert abs(sum(message.probabilities.values()) - 1) < 1e-5
 
 
 def check_observations(case: Case) -> None:
