@@ -114,9 +114,8 @@ def test_a_call_that_takes_two_seconds_costs_ticks_but_no_sensor_its_health(
             failing.failed += 1
             for _ in range(SECONDS_2):
                 run.advance()
-            time.sleep(
-                0.3
-            )  # the stall takes no time of a starved machine's, whose sockets need some to carry all over
+            # The stall itself takes no real time, and on a starved machine the sockets need some.
+            time.sleep(0.3)
 
     failing.fault = stall
     run.play(30)
