@@ -1,8 +1,6 @@
-"""A transport that spoils messages: RGB and depth at their native rates, RGB through a seeded fault for a while.
+"""Faults of messages, each with its memory: what is sent, what of it is accepted, what is counted.
 
-A fault is a function of (number, message, random numbers, tally) to the messages sent in its place. What it does
-it adds to the tally under the name of the node's counter that should show it (``dropped/duplicate``, ``lost``, ...),
-so that a test can find every injected fault again.
+:class:`SpoilingSensors` plays them in real time; the tests in virtual time play them, and more, to every sensor.
 """
 
 from __future__ import annotations
@@ -10,202 +8,270 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
+import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from runtime.rig import Rig
-from runtime.transport.sockets import FrameSender
+from runtime.rig import Rig, Sensor
+from runtime.transport.sockets import MAX_PARTS, FrameSender
 from runtime.wire import encode_frame
 
 FAULTY_MESSAGES = 39
-"""So many messages of RGB, 1.3 s, go through the fault."""
+"""In real time so many messages of RGB, 1.3 s, go through the fault."""
 
-Parts = list[bytes]
-Rendered = Callable[[Parts, random.Random], Parts]
+MS = 1_000_000
+HOUR_NS = 3600 * 10**9
+RECOVER_FRAMES = 3
+FROZEN_FRAMES = 5
+
+Samples = npt.NDArray[Any]
+Parts = list[Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Message:
-    """One message of a sensor before it is encoded.
+    """What a sensor is about to send; a fault may change anything in it but the number.
 
     Attributes:
-        sequence: its number.
-        capture_ns: its stamp.
-        samples: (1, *sample_shape).
-        delay_s: how long the transport holds it; what comes after it waits too.
-        spoil: what happens to its encoded parts.
+        number: of the message, from 0.
+        at_ns: now.
+        samples: (chunk, *sample_shape).
+        capture_ns: as it will say.
+        sequence: as it will say.
     """
 
-    sequence: int
+    number: int
+    at_ns: int
+    samples: Samples
     capture_ns: int
-    samples: npt.NDArray[np.generic]
-    delay_s: float = 0.0
-    spoil: Rendered | None = None
+    sequence: int
 
 
-Fault = Callable[[int, Message, random.Random, Counter[str]], list[Message]]
+Encode = Callable[[Message], Parts]
+Change = Callable[[Parts, random.Random], Parts]
 
 
-def drop(share: float) -> Fault:
-    """Messages never sent."""
+class Spoiling:
+    """A fault of the transport with its memory; this one is none.
 
-    def fault(number: int, message: Message, chance: random.Random, tally: Counter[str]) -> list[Message]:
-        if chance.random() < share:
-            tally["lost"] += 1
-            return []
-        return [message]
+    Attributes:
+        injected: by the name of the node's counter that must show it.
+        stretches: the accepted messages of the spoilt sensor, split where no window may bridge: how many, and the
+            reason under which those of them that came into no window are dropped. The first goes on from before the
+            fault, the last goes on after it, and may be negative: so many good messages after the fault are refused.
+        surplus: messages with numbers of their own that it adds to each.
+        tolerated: so many messages with its content in a window pass the checks; None if all do.
+        is_seen: the sensor itself sees what is sent, wrong as that is.
+    """
 
-    return fault
+    surplus = 0
+    tolerated: int | None = None
+    is_seen = False
 
+    def __init__(self) -> None:
+        self.injected: Counter[str] = Counter()
+        self.stretches: list[tuple[int, str]] = [(0, "broken_window")]
 
-def delay(seconds: float) -> Fault:
-    """Messages that come late, in order."""
-    return lambda number, message, chance, tally: [replace(message, delay_s=seconds)]
+    def spoil(self, message: Message, encode: Encode, chance: random.Random) -> Iterable[Parts]:
+        """What is sent in the place of a message while the fault lasts."""
+        self.accepted()
+        yield encode(message)
 
+    def after(self) -> Iterable[Parts]:
+        """What is sent once it is over, before the good message that comes next."""
+        return ()
 
-def duplicate(share: float) -> Fault:
-    """Messages sent twice."""
+    def accepted(self, count: int = 1) -> None:
+        """Messages will be accepted."""
+        self.stretches[-1] = (self.stretches[-1][0] + count, self.stretches[-1][1])
 
-    def fault(number: int, message: Message, chance: random.Random, tally: Counter[str]) -> list[Message]:
-        if chance.random() < share:
-            tally["dropped/duplicate"] += 1
-            return [message, message]
-        return [message]
-
-    return fault
-
-
-def reorder(share: float) -> Fault:
-    """Messages overtaken by the next one; a gap when the next one comes, out of order when they do."""
-    held: list[Message] = []
-
-    def fault(number: int, message: Message, chance: random.Random, tally: Counter[str]) -> list[Message]:
-        if held:
-            return [message, held.pop()]
-        if chance.random() < share and number < FAULTY_MESSAGES - 1:
-            held.append(message)
-            tally["lost"] += 1
-            tally["dropped/out_of_order"] += 1
-            return []
-        return [message]
-
-    return fault
+    def breaks(self, reason: str = "broken_window") -> None:
+        """No window may bridge from what came to what comes."""
+        self.stretches[-1] = (self.stretches[-1][0], reason)
+        self.stretches.append((0, "broken_window"))
 
 
-def freeze() -> Fault:
-    """The same picture again and again, with new numbers and stamps."""
-    first: list[Message] = []
+class Drop(Spoiling):
+    """Messages are lost: every ``every``-th, or with a probability, but at most so many in a row or in all."""
 
-    def fault(number: int, message: Message, chance: random.Random, tally: Counter[str]) -> list[Message]:
-        first.append(message)
-        # Five in a row are frozen (the rig's frozen_frames): from the fifth on they are dropped.
-        if number >= 4:
-            tally["dropped/frozen"] += 1
-        return [replace(message, samples=first[0].samples)]
+    def __init__(
+        self, every: int = 1, probability: float = 1.0, in_a_row: float = np.inf, in_all: float = np.inf
+    ) -> None:
+        super().__init__()
+        self._every, self._probability = every, probability
+        self._in_a_row, self._in_all = in_a_row, in_all
+        self._row = 0
 
-    return fault
-
-
-def step_clock(seconds: float, share: float = 1.0) -> Fault:
-    """Stamps that are wrong by so much."""
-
-    def fault(number: int, message: Message, chance: random.Random, tally: Counter[str]) -> list[Message]:
-        if share < 1.0 and number % round(1 / share):
-            return [message]
-        if share < 1.0:
-            tally["dropped/future"] += 1
-            tally["lost"] += 1
-        return [replace(message, capture_ns=message.capture_ns + round(seconds * 1e9))]
-
-    return fault
+    def spoil(self, message: Message, encode: Encode, chance: random.Random) -> Iterable[Parts]:
+        may = self._row < self._in_a_row and self.injected["lost"] < self._in_all
+        if may and message.number % self._every == 0 and chance.random() < self._probability:
+            self._row += 1
+            self.injected["lost"] += 1
+            self.breaks()
+        else:
+            self._row = 0
+            self.accepted()
+            yield encode(message)
 
 
-def drift_clock(per_message_s: float) -> Fault:
-    """A clock that runs fast: every stamp is further ahead than the one before."""
-    return lambda number, message, chance, tally: [
-        replace(message, capture_ns=message.capture_ns + round(number * per_message_s * 1e9))
-    ]
+def drop(share: float) -> Drop:
+    """Messages are lost with a probability."""
+    return Drop(probability=share)
 
 
-def corrupt(counter: str, spoil: Rendered, share: float = 1.0) -> Fault:
-    """Messages whose bytes are changed on the way; a refused one leaves a gap."""
+class Delay(Spoiling):
+    """Messages come so much later than they should, in order; the last ones come with the first good one."""
 
-    def fault(number: int, message: Message, chance: random.Random, tally: Counter[str]) -> list[Message]:
-        if chance.random() >= share:
-            return [message]
-        tally[counter] += 1
-        tally["lost"] += 1
-        return [replace(message, spoil=spoil)]
+    def __init__(self, sensor: Sensor, seconds: float) -> None:
+        super().__init__()
+        self._periods = round(seconds / sensor.period_s)
+        self._is_image = sensor.chunk == 1
+        self._waiting: deque[Parts] = deque()
 
-    return fault
+    def spoil(self, message: Message, encode: Encode, chance: random.Random) -> Iterable[Parts]:
+        self.accepted()
+        self._waiting.append(encode(message))
+        if len(self._waiting) > self._periods:
+            yield self._waiting.popleft()
+
+    def after(self) -> Iterable[Parts]:
+        # All but the newest of the pictures that come at once are overtaken; the next window has room for chunks.
+        if self._is_image:
+            self.injected["superseded"] += len(self._waiting)
+        yield from self._waiting
 
 
-def multiply(times: int) -> Fault:
-    """A sensor at many times its rate; every message with its own number, stamp and picture."""
+class Flood(Spoiling):
+    """A sensor at many times its rate; every message with its own number, stamp and samples."""
 
-    def fault(number: int, message: Message, chance: random.Random, tally: Counter[str]) -> list[Message]:
-        messages = []
-        if number == 0:
-            tally["jump"] = 10**6 - message.sequence
-        for i in range(times):
+    def __init__(self, sensor: Sensor, times: int) -> None:
+        super().__init__()
+        self.surplus = times - 1
+        self._is_image = sensor.chunk == 1
+
+    def spoil(self, message: Message, encode: Encode, chance: random.Random) -> Iterable[Parts]:
+        # Of pictures that come at once the newest is taken; so many chunks are no more than one window, which has all.
+        if self._is_image:
+            self.injected["superseded"] += self.surplus
+        self.accepted(1 + self.surplus)
+        for i in range(1 + self.surplus):
             samples = message.samples.copy()
-            samples.reshape(-1)[:8] = i
-            sequence = 10**6 + number * times + i
-            messages.append(
-                replace(message, sequence=sequence, capture_ns=message.capture_ns + i, samples=samples)
-            )
-        return messages
-
-    return fault
+            samples.reshape(-1)[0] = i
+            capture_ns = message.capture_ns - self.surplus + i
+            yield encode(Message(message.number, message.at_ns, samples, capture_ns, message.sequence + i))
 
 
-def random_header(parts: Parts, chance: random.Random) -> Parts:
-    """A header that is no msgpack: 0xc1 is never used."""
-    return [parts[0], b"\xc1" + chance.randbytes(60), parts[2]]
+class Freeze(Spoiling):
+    """The samples of the first message again and again, under new numbers and stamps."""
+
+    is_seen = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = 0
+        self._first: Samples | None = None
+
+    def spoil(self, message: Message, encode: Encode, chance: random.Random) -> Iterable[Parts]:
+        self._first = message.samples if self._first is None else self._first
+        message.samples = self._first
+        self._count += 1
+        # What came before the fifth of a run was a message like any other.
+        if self._count < FROZEN_FRAMES:
+            self.accepted()
+        else:
+            self.breaks("frozen")
+            self.injected["frozen"] += 1
+        yield encode(message)
 
 
-def cut_header(parts: Parts, chance: random.Random) -> Parts:
-    """A header cut somewhere."""
-    return [parts[0], parts[1][: chance.randrange(1, len(parts[1]))], parts[2]]
+class SetClock(Spoiling):
+    """The clock is set by so much and, when the fault is over, to rights; the third wrong stamp is followed."""
+
+    def __init__(self, by_ns: int) -> None:
+        super().__init__()
+        self._by_ns, self._count = by_ns, 0
+
+    def spoil(self, message: Message, encode: Encode, chance: random.Random) -> Iterable[Parts]:
+        message.capture_ns += self._by_ns
+        self._count += 1
+        if self._count == RECOVER_FRAMES:
+            self.injected.update(future=2, backward=2, restarts=2, clock_reanchored=2)
+            self.breaks()
+        if self._count >= RECOVER_FRAMES:
+            self.accepted()
+        yield encode(message)
+
+    def after(self) -> Iterable[Parts]:
+        self.breaks()
+        self.accepted(1 - RECOVER_FRAMES)
+        return ()
 
 
-def cut_payload(parts: Parts, chance: random.Random) -> Parts:
-    """A payload cut somewhere."""
-    return [parts[0], parts[1], parts[2][: chance.randrange(0, len(parts[2]))]]
+class Spoil(Spoiling):
+    """Messages are changed after they were encoded, one way after the other; each is refused for the reason given."""
+
+    def __init__(self, *changes: tuple[Change, str]) -> None:
+        super().__init__()
+        self._changes, self._count = changes, 0
+
+    def spoil(self, message: Message, encode: Encode, chance: random.Random) -> Iterable[Parts]:
+        change, reason = self._changes[self._count % len(self._changes)]
+        self._count += 1
+        self.injected.update({reason: 1, "lost": 1})
+        self.breaks()
+        yield change(encode(message), chance)
 
 
-def cut_message(parts: Parts, chance: random.Random) -> Parts:
-    """Parts missing at the end."""
-    return parts[: chance.randrange(1, 3)]
+def change_header(**changes: object) -> Change:
+    def change(parts: Parts, chance: random.Random) -> Parts:
+        return [parts[0], msgpack.packb(header_of(parts) | changes), parts[2]]
+
+    return change
 
 
-def many_parts(parts: Parts, chance: random.Random) -> Parts:
-    """Parts too many."""
-    return parts + [b"x"] * chance.randrange(1, 2000)
+def noise_header(parts: Parts, chance: random.Random) -> Parts:
+    return [parts[0], chance.randbytes(len(parts[1])), parts[2]]
 
 
-def grown_payload(parts: Parts, chance: random.Random) -> Parts:
-    """A payload over the wire's limit of 4 MiB."""
-    return [parts[0], parts[1], bytes(4 * 1024 * 1024 + 1)]
+def another_shape(parts: Parts, chance: random.Random) -> Parts:
+    return change_header(shape=[*header_of(parts)["shape"], 1])(parts, chance)
+
+
+def header_of(parts: Parts) -> dict[str, Any]:
+    """The header of an encoded message, to be changed and packed again."""
+    header: dict[str, Any] = msgpack.unpackb(parts[1])
+    return header
+
+
+REFUSALS: dict[str, tuple[Change, str]] = {
+    "header of noise": (noise_header, "bad_header"),
+    "header cut short": (lambda p, _: [p[0], p[1][:-7], p[2]], "bad_header"),
+    "header too long": (change_header(more="x" * 5000), "oversized"),
+    "payload cut short": (lambda p, _: [*p[:2], p[2][:-1]], "payload_length"),
+    "payload lacks": (lambda p, _: p[:2], "bad_parts"),
+    "payload oversize": (lambda p, _: [*p[:2], bytes((4 << 20) + 1)], "oversized"),
+    "one part too many": (lambda p, _: [*p, b""], "bad_parts"),
+    "parts without end": (lambda p, _: [*p, *[b"x"] * 9 * MAX_PARTS], "bad_parts"),
+    "another shape": (another_shape, "wrong_shape"),
+}
 
 
 class SpoilingSensors(threading.Thread):
     """RGB and depth from a thread with connections of their own; RGB goes through a fault when told to.
 
     Attributes:
-        tally: what was injected, by the node's counter that should show it.
         sent: messages of RGB handed to the socket since the start.
         ended_ns: when the last message of the fault was sent; 0 before.
         held_up_s: the most that this thread itself was late: on a starved machine states change for that alone.
     """
 
-    def __init__(self, rig: Rig, endpoint: str, fault: Fault, *, seed: int) -> None:
+    def __init__(self, rig: Rig, endpoint: str, fault: Spoiling, *, seed: int) -> None:
         super().__init__()
-        self.tally: Counter[str] = Counter()
         self.sent = 0
         self.ended_ns = 0
         self.held_up_s = 0.0
@@ -213,8 +279,7 @@ class SpoilingSensors(threading.Thread):
         self._chance = random.Random(seed)
         self._pictures = np.random.default_rng(seed)
         self._begin, self._stop_asked = threading.Event(), threading.Event()
-        self._number = 0
-        self._waiting: list[tuple[float, Message]] = []
+        self._faulty, self._surplus = 0, 0
 
     def begin_fault(self) -> None:
         """From the next message on."""
@@ -224,18 +289,15 @@ class SpoilingSensors(threading.Thread):
         """Publish until stopped; both sensors keep an absolute beat of 30 Hz."""
         with FrameSender(self._endpoint) as rgb, FrameSender(self._endpoint) as depth:
             beat = time.monotonic()
-            sequence = 0
+            number = 0
             while not self._stop_asked.wait(max(0.0, beat - time.monotonic())):
                 self.held_up_s = max(self.held_up_s, time.monotonic() - beat)
                 beat = max(beat + 1 / 30, time.monotonic() - 0.1)
-                shape = self._rig.sensor("depth").sample_shape
-                samples = self._pictures.integers(500, 1500, (1, *shape)).astype(np.uint16)
-                depth.send(self._encode("depth", Message(sequence, time.monotonic_ns(), samples)))
-                shape = self._rig.sensor("rgb").sample_shape
-                samples = self._pictures.integers(0, 256, (1, *shape)).astype(np.uint8)
-                self._pass(Message(sequence, time.monotonic_ns(), samples))
-                self._send_due(rgb)
-                sequence += 1
+                depth.send(self._encode("depth", self._take("depth", 500, 1500, number)))
+                for parts in self._spoilt(self._take("rgb", 0, 256, number)):
+                    rgb.send(parts)
+                    self.sent += 1
+                number += 1
 
     def stop(self) -> None:
         """End the thread and close its sockets."""
@@ -250,35 +312,31 @@ class SpoilingSensors(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _pass(self, message: Message) -> None:
-        """Queue what becomes of a message."""
-        now = time.monotonic()
-        messages: Iterable[Message] = [message]
-        if self._begin.is_set() and self._number < FAULTY_MESSAGES:
-            messages = self._fault(self._number, message, self._chance, self.tally)
-            self._number += 1
-        for each in messages:
-            due = max(now + each.delay_s, self._waiting[-1][0] if self._waiting else 0.0)
-            self._waiting.append((due, each))
-
-    def _send_due(self, sender: FrameSender) -> None:
-        now = time.monotonic()
-        while self._waiting and self._waiting[0][0] <= now:
-            _, message = self._waiting.pop(0)
-            parts = self._encode("rgb", message)
-            sender.send(message.spoil(parts, self._chance) if message.spoil is not None else parts)
-            self.sent += 1
-        if self._number >= FAULTY_MESSAGES and not self._waiting and not self.ended_ns:
+    def _spoilt(self, message: Message) -> Iterable[Parts]:
+        """What becomes of a message of RGB."""
+        message.sequence += self._surplus
+        if self._begin.is_set() and self._faulty < FAULTY_MESSAGES:
+            self._faulty += 1
+            self._surplus += self._fault.surplus
+            yield from self._fault.spoil(message, lambda m: self._encode("rgb", m), self._chance)
+            return
+        if self._faulty and not self.ended_ns:
+            yield from self._fault.after()
             self.ended_ns = time.monotonic_ns()
+        yield self._encode("rgb", message)
+
+    def _take(self, modality: str, low: int, high: int, number: int) -> Message:
+        sensor = self._rig.sensor(modality)
+        samples = self._pictures.integers(low, high, (1, *sensor.sample_shape)).astype(sensor.dtype)
+        now = time.monotonic_ns()
+        return Message(number, now, samples, now, number)
 
     def _encode(self, modality: str, message: Message) -> Parts:
-        unit = self._rig.sensor(modality).unit
-        parts = encode_frame(
+        return encode_frame(
             self._rig.name,
             modality,
             message.sequence,
             message.samples,
             capture_ns=message.capture_ns,
-            unit=unit,
+            unit=self._rig.sensor(modality).unit,
         )
-        return [bytes(part) for part in parts]

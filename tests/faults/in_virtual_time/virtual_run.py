@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgpack
 import numpy as np
-import numpy.typing as npt
+from spoiling import MS, Message, Parts, Samples, Spoiling
 
 from engines.session import Session
 from runtime.client import Client
@@ -28,79 +26,48 @@ from runtime.transport.sockets import FrameSender
 from runtime.wire import Decision, HealthEvent, Observation, Output, encode_frame
 
 PATIENCE_S = 30.0
-MS = 1_000_000
-FIRST_NS = 10**12
-"""Where the virtual clock begins."""
-
-Samples = npt.NDArray[Any]
-Parts = list[Any]
-
-
-@dataclass
-class Message:
-    """What a sensor is about to send; a fault may change anything in it but the number.
-
-    Attributes:
-        number: of the message, from 0.
-        at_ns: now.
-        samples: (chunk, *sample_shape).
-        capture_ns: as it will say.
-        sequence: as it will say.
-    """
-
-    number: int
-    at_ns: int
-    samples: Samples
-    capture_ns: int
-    sequence: int
-
-
-Encode = Callable[[Message], Parts]
-
-
-class Spoiling:
-    """A fault of the transport with its memory; this one is none.
-
-    Attributes:
-        injected: by the name of the node's counter that must show it.
-    """
-
-    def __init__(self) -> None:
-        self.injected: Counter[str] = Counter()
-
-    def spoil(self, message: Message, encode: Encode, chance: random.Random) -> Iterable[Parts]:
-        """What is sent in the place of a message while the fault lasts."""
-        yield encode(message)
-
-    def after(self) -> Iterable[Parts]:
-        """What is sent once it is over, before the good message that comes next."""
-        return ()
+FIRST_NS = 10**13
+"""Where the virtual clock begins: it can be set back by more than an hour."""
 
 
 class SpoiltSensor:
     """One sensor of a rig on a real socket, whose messages can be spoilt.
 
+    Its first message is a whole window, as the protocol allows: nobody waits three seconds for EEG to begin.
+
     Attributes:
         sent: messages, whatever they were.
         taken: all samples so far, one entry per message.
+        left: what an ended fault still has to send before the next message.
+        next_ns: when it sends next.
     """
 
-    def __init__(self, rig: Rig, sensor: Sensor, endpoint: str, *, seed: int) -> None:
+    def __init__(self, rig: Rig, sensor: Sensor, window: int, endpoint: str, *, seed: int) -> None:
         self.sent = 0
         self.taken: list[Samples] = []
-        self._rig, self._sensor = rig, sensor
+        self.left: list[Parts] = []
+        self._rig, self._sensor, self._window = rig, sensor, window
+        self._surplus = 0
         self._chance = random.Random(seed)
         self._noise = np.random.default_rng([seed, len(sensor.modality)])
         self._sender = FrameSender(endpoint)
 
-    def step(self, at_ns: int, spoiling: Spoiling | None = None, ended: Spoiling | None = None) -> None:
+    @property
+    def next_ns(self) -> int:
+        return FIRST_NS + round(1e9 * self._sensor.period_s * (len(self.taken) + 1))
+
+    def step(self, at_ns: int, spoiling: Spoiling | None = None) -> None:
         """Send what is due at a time, spoilt if a fault is given; first what a fault that ended has left."""
-        message = Message(len(self.taken), at_ns, self._take(), at_ns, len(self.taken))
-        sending = list(ended.after()) if ended is not None else []
+        number = len(self.taken)
+        message = Message(number, at_ns, self._take(), at_ns, number + self._surplus)
+        sending, self.left = self.left, []
         if spoiling is None:
             sending.append(self._encode(message))
         else:
             sending += spoiling.spoil(message, self._encode, self._chance)
+            self._surplus += spoiling.surplus
+            if spoiling.is_seen:
+                self.taken[-1] = message.samples
         for parts in sending:
             self.send(parts)
         self.sent += len(sending)
@@ -123,10 +90,17 @@ class SpoiltSensor:
         )
 
     def _take(self) -> Samples:
-        low, high = {"rgb": (0, 256), "depth": (500, 1500)}[self._sensor.modality]
-        shape = (self._sensor.chunk, *self._sensor.sample_shape)
-        self.taken.append(self._noise.integers(low, high, shape).astype(self._sensor.dtype))
+        shape = (self._sensor.chunk if self.taken else self._window, *self._sensor.sample_shape)
+        self.taken.append(noise(self._sensor.kind, self._noise, shape).astype(self._sensor.dtype))
         return self.taken[-1]
+
+
+def noise(kind: str, generator: np.random.Generator, shape: tuple[int, ...]) -> Samples:
+    """What a sensor of a kind sees while nothing is wrong."""
+    if kind == "eeg":
+        return generator.normal(0, 20, shape)
+    low, high = {"rgb": (0, 256), "depth": (500, 1500), "audio": (-8000, 8000)}[kind]
+    return generator.integers(low, high, shape)
 
 
 @dataclass
@@ -156,20 +130,28 @@ class Log:
 class VirtualRun:
     """The whole of it; see the module."""
 
-    def __init__(self, rig: Rig, session: Session, endpoints: Endpoints, *, seed: int = 0) -> None:
+    def __init__(
+        self, rig: Rig, session: Session, endpoints: Endpoints, *, seed: int = 0, best: str = "rgb"
+    ) -> None:
         self.rig = rig
         self.now_ns = FIRST_NS
         self.log = Log()
         self.knocks = 0
+        self._heard = 0
         self._opened = ExitStack()
         self.node = Node(rig, session, endpoints, clock=lambda: self.now_ns)
         self._opened.callback(self.node.close)
-        topics = ("fused", "health", "best/rgb")
+        topics = ("fused", "health", f"best/{best}")
         self.client = Client(rig, topics, endpoint=endpoints.decisions, queue=10_000)
         self._opened.callback(self.client.close)
         for topic in topics:
             assert self.node.await_subscriber(topic.encode(), PATIENCE_S), topic
-        self.sensors = {s.modality: SpoiltSensor(rig, s, endpoints.frames, seed=seed) for s in rig.sensors}
+        self.sensors = {
+            s.modality: SpoiltSensor(
+                rig, s, session.manifest.modality(s.modality).window, endpoints.frames, seed=seed
+            )
+            for s in rig.sensors
+        }
         for sensor in self.sensors.values():
             self._opened.callback(sensor.close)
 
@@ -183,38 +165,36 @@ class VirtualRun:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def play(self, steps: int, spoilt: str = "", spoiling: Spoiling | None = None) -> None:
-        """Play some periods of the sensors; one of them is spoilt if a fault is given."""
-        for _ in range(steps):
-            self.advance(spoilt, spoiling)
+    def play(self, steps: int, modality: str = "", spoiling: Spoiling | None = None) -> None:
+        """Play some periods of one sensor, the first if none is named; it is spoilt if a fault is given."""
+        modality = modality or self.rig.modality_names[0]
+        sensor = self.sensors[modality]
+        end = len(sensor.taken) + steps
+        while len(sensor.taken) < end:
+            self.advance(modality, spoiling)
             self.settle()
 
     def advance(self, spoilt: str = "", spoiling: Spoiling | None = None) -> None:
-        """One period passes and every sensor sends, while the node does nothing."""
-        self.now_ns += round(1e9 * self.rig.sensors[0].period_s)
+        """The clock moves on to when a sensor sends, while the node does nothing."""
+        self.now_ns = min(sensor.next_ns for sensor in self.sensors.values())
         for modality, sensor in self.sensors.items():
-            sensor.step(self.now_ns, spoiling if modality == spoilt else None)
-
-    def end_fault(self, spoilt: str, spoiling: Spoiling) -> None:
-        """One period passes; what the fault has left comes before the good message."""
-        self.now_ns += round(1e9 * self.rig.sensors[0].period_s)
-        for modality, sensor in self.sensors.items():
-            sensor.step(self.now_ns, ended=spoiling if modality == spoilt else None)
-        self.settle()
+            if sensor.next_ns == self.now_ns:
+                sensor.step(self.now_ns, spoiling if modality == spoilt else None)
 
     def settle(self) -> None:
         """Let the node take in all that was sent, and do all there is to do at this moment."""
-        expected = self.knocks + sum(s.sent for s in self.sensors.values())
         end = time.monotonic() + PATIENCE_S
         # Heard before any turn is taken: a tick that is due at this moment must not overtake what is on its way.
-        while (received := self._counters()["received"]) < expected:
-            assert time.monotonic() < end, f"the node took in {received} of {expected} messages"
-            self.node._hear()
-            time.sleep(0.0002)
+        while self._heard < (sent := sum(s.sent for s in self.sensors.values())):
+            assert time.monotonic() < end, f"the node took in {self._heard} of {sent} messages"
+            self.node.wait(MS)
+            self._heard += self.node._hear()
         while self.node.turn() == 0:
             assert time.monotonic() < end, "the node does not come to rest"
-        if self._counters()["received"] < self.knocks + sum(s.sent for s in self.sensors.values()):
-            self.settle()  # sensors sent more while an engine call stalled
+        if sum(s.sent for s in self.sensors.values()) > sent:
+            # Sensors sent more while an engine call stalled, and the turns took in some of it.
+            self._heard = self._counters()["received"] - self.knocks
+            self.settle()
 
     def finish(self) -> Log:
         """Read all that was published; the log."""
@@ -253,9 +233,3 @@ class VirtualRun:
                 time.sleep(0.002)
                 if again:
                     self.sensors[modality].send(parts)
-
-
-def header_of(parts: Parts) -> dict[str, Any]:
-    """The header of an encoded message, to be changed and packed again."""
-    header: dict[str, Any] = msgpack.unpackb(parts[1])
-    return header
