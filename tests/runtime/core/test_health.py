@@ -166,6 +166,20 @@ def test_old_data_is_late(sensed: Sensed) -> None:
     assert [sensed.frame() for _ in range(3)] == [State.LATE, State.LATE, State.LIVE]
 
 
+def test_late_is_judged_by_the_age_on_arrival_not_at_the_tick(sensed: Sensed) -> None:
+    """Until the next message is due the last one grows older, which is no fault of the sensor."""
+    assert sensed.frame(age=200 * MS) is State.LIVE
+    assert sensed.wait(60 * MS) is State.LIVE, "260 ms since its capture"
+
+
+def test_evidence_is_late_beyond_its_limit_and_not_at_it(sensed: Sensed) -> None:
+    captured_ns = sensed.now
+    for _ in range(9):  # the sensor goes on, its windows do not come back
+        sensed.frame(evidence=False)
+    assert sensed.monitor.check(captured_ns + LIMITS.stale_ns) is State.LIVE
+    assert sensed.monitor.check(captured_ns + LIMITS.stale_ns + 1) is State.LATE
+
+
 def test_old_evidence_is_late_although_messages_come(sensed: Sensed) -> None:
     states = [sensed.frame(evidence=False) for _ in range(12)]
     assert states[8] is State.LIVE
