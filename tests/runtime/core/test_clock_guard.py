@@ -106,6 +106,16 @@ def test_an_offset_that_is_not_known_well_enough_is_a_bad_clock(steady: Bench) -
     assert "0.150 s" in event.detail
 
 
+def test_an_offset_known_just_well_enough_is_no_fault(steady: Bench) -> None:
+    barely = Clock(
+        "device", offset_ns=0, uncertainty_ns=round(steady.rig.health.clock_uncertainty_s * SECOND)
+    )
+    steady.now += steady.period("rgb")
+    assert isinstance(steady.send("rgb", clock=barely), Received)
+    steady.pipeline.check(steady.now)
+    assert steady.pipeline.events() == []
+
+
 def test_a_set_clock_never_lets_time_run_backwards_in_what_is_encoded(steady: Bench) -> None:
     for jump in (-5, 4, -1, 3):
         steady.stamp["audio"] = lambda true, jump=jump: true + jump * SECOND
