@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pipeline_bench import MS, SECOND, START, Bench
 
+from runtime.core.clock_guard import ClockGuard
 from runtime.core.pipeline import Received, State
 from runtime.wire import Clock
 
@@ -56,6 +57,17 @@ def test_a_clock_that_is_set_right_again_needs_no_correction(steady: Bench) -> N
     assert steady.pipeline.state("audio") is State.LIVE
     assert steady.pipeline.counters()["modalities"]["audio"]["clock_reanchored"] == 2
     assert max(alignment_errors(steady, steady.now - SECOND)) <= 1, "corrected by nothing, so exact"
+
+
+def test_a_clock_set_right_again_is_not_corrected_by_what_its_messages_then_take_longer() -> None:
+    guard = ClockGuard(agreeing=3, late_ns=250 * MS, period_ns=20 * MS)
+    guard.accepted(START - DELAY, START)
+    for set_back_ns, takes_ns, corrected_ns in ((2 * SECOND, DELAY, 2 * SECOND), (0, DELAY + 4 * MS, 0)):
+        for number in range(3):
+            now_ns = START + number * 20 * MS
+            captured_ns = now_ns - takes_ns - set_back_ns + guard.correction_ns
+            assert guard.refused(number, captured_ns, now_ns) == (number == 2)
+        assert guard.correction_ns == corrected_ns
 
 
 @pytest.mark.parametrize("jump_s", [-50.0, 50.0])
