@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from pipeline_bench import SENSORS, Bench, bench_manifest, bench_rig
 
 from engines.bundle import Manifest
 from runtime.rig import Rig
+
+# pytest imports by path (importlib mode), so the modules beside the tests have to be found some other way.
+sys.path.insert(0, str(Path(__file__).parent))
+# What the witness asserts is to be shown with its values, as in a test.
+pytest.register_assert_rewrite("pipeline_witness")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pipeline_bench import MS, SECOND, START, Bench
 
+from runtime.core.clock_guard import ClockGuard
 from runtime.core.pipeline import Received, State
 from runtime.wire import Clock
 
@@ -58,6 +59,17 @@ def test_a_clock_that_is_set_right_again_needs_no_correction(steady: Bench) -> N
     assert max(alignment_errors(steady, steady.now - SECOND)) <= 1, "corrected by nothing, so exact"
 
 
+def test_a_clock_set_right_again_is_not_corrected_by_what_its_messages_then_take_longer() -> None:
+    guard = ClockGuard(agreeing=3, late_ns=250 * MS, period_ns=20 * MS)
+    guard.accepted(START - DELAY, START)
+    for set_back_ns, takes_ns, corrected_ns in ((2 * SECOND, DELAY, 2 * SECOND), (0, DELAY + 4 * MS, 0)):
+        for number in range(3):
+            now_ns = START + number * 20 * MS
+            captured_ns = now_ns - takes_ns - set_back_ns + guard.correction_ns
+            assert guard.refused(number, captured_ns, now_ns) == (number == 2)
+        assert guard.correction_ns == corrected_ns
+
+
 @pytest.mark.parametrize("jump_s", [-50.0, 50.0])
 def test_one_wrong_stamp_costs_one_message(steady: Bench, jump_s: float) -> None:
     steady.send("rgb", capture_ns=steady.now + round(jump_s * SECOND))
@@ -104,6 +116,16 @@ def test_an_offset_that_is_not_known_well_enough_is_a_bad_clock(steady: Bench) -
     event = steady.pipeline.events()[0]
     assert (event.modality, event.state, event.reason) == ("rgb", "bad_clock", "uncertain")
     assert "0.150 s" in event.detail
+
+
+def test_an_offset_known_just_well_enough_is_no_fault(steady: Bench) -> None:
+    barely = Clock(
+        "device", offset_ns=0, uncertainty_ns=round(steady.rig.health.clock_uncertainty_s * SECOND)
+    )
+    steady.now += steady.period("rgb")
+    assert isinstance(steady.send("rgb", clock=barely), Received)
+    steady.pipeline.check(steady.now)
+    assert steady.pipeline.events() == []
 
 
 def test_a_set_clock_never_lets_time_run_backwards_in_what_is_encoded(steady: Bench) -> None:

@@ -96,6 +96,13 @@ def test_refused_messages_are_no_sign_of_life_but_name_the_reason(sensed: Sensed
     assert "(n, 8)" in change.detail
 
 
+def test_a_refusal_of_some_time_ago_is_not_the_reason_of_a_silence(sensed: Sensed) -> None:
+    sensed.monitor.refused(sensed.now, "wrong_shape: expected (n, 8), got (7,)")
+    sensed.frame()
+    assert sensed.wait(101 * MS) is State.MISSING
+    assert sensed.monitor.reason == "silence"
+
+
 def test_return_takes_three_good_messages(sensed: Sensed) -> None:
     sensed.wait(500 * MS)
     assert [sensed.frame() for _ in range(3)] == [State.MISSING, State.MISSING, State.LIVE]
@@ -161,9 +168,24 @@ def test_corrupt_then_silent_is_missing(sensed: Sensed) -> None:
 
 
 def test_old_data_is_late(sensed: Sensed) -> None:
+    assert sensed.frame(age=250 * MS) is State.LIVE
     assert sensed.frame(age=251 * MS) is State.LATE
     assert sensed.monitor.reason == "capture_age"
     assert [sensed.frame() for _ in range(3)] == [State.LATE, State.LATE, State.LIVE]
+
+
+def test_late_is_judged_by_the_age_on_arrival_not_at_the_tick(sensed: Sensed) -> None:
+    """Until the next message is due the last one grows older, which is no fault of the sensor."""
+    assert sensed.frame(age=200 * MS) is State.LIVE
+    assert sensed.wait(60 * MS) is State.LIVE, "260 ms since its capture"
+
+
+def test_evidence_is_late_beyond_its_limit_and_not_at_it(sensed: Sensed) -> None:
+    captured_ns = sensed.now
+    for _ in range(9):  # the sensor goes on, its windows do not come back
+        sensed.frame(evidence=False)
+    assert sensed.monitor.check(captured_ns + LIMITS.stale_ns) is State.LIVE
+    assert sensed.monitor.check(captured_ns + LIMITS.stale_ns + 1) is State.LATE
 
 
 def test_old_evidence_is_late_although_messages_come(sensed: Sensed) -> None:

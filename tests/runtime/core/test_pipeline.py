@@ -237,10 +237,11 @@ def test_duplicate_out_of_order_and_backward_are_refused_by_name(bench: Bench) -
 
 def test_nan_makes_its_modality_corrupt_at_once_and_breaks_its_window(live: Bench) -> None:
     live.send("eeg", np.full((8, 4), np.nan, np.float32), capture_ns=live.next_capture["eeg"] - MS)
-    live.pipeline.check(live.now)
-    (event,) = live.pipeline.events()
+    onset, (event,) = live.now, live.pipeline.events()
     assert (event.modality, event.state, event.reason) == ("eeg", "corrupt", "not_finite")
     assert live.pipeline.counters()["lost"] == 0
+    live.run(0.45)
+    assert not [c for m, c, at in live.encoded if m == "eeg" and at > onset], "0.5 s make a window"
 
 
 def test_a_bad_header_is_charged_to_the_modality_of_its_topic(bench: Bench) -> None:
