@@ -139,6 +139,9 @@ class HealthMonitor:
         self._age_ns, self._captured_ns = now_ns - captured_ns, captured_ns
         self._clock = None
         self._identical = self._identical + 1 if identical else 1
+        if self.is_frozen:
+            # What was found before is of samples that are in no window any more: not to be told when the freeze ends.
+            self._content = None
         spoiled = self.is_frozen or self._age_ns > self.limits.late_ns
         self._good = 0 if spoiled else self._good + 1
 

@@ -29,7 +29,6 @@ class Fault:
         kinds: of sensors that it happens to.
         seconds: how long it lasts.
         truthful: what the node takes for measured is what the sensor saw.
-        bug: why the runtime does something else; empty if it does not.
     """
 
     name: str
@@ -39,7 +38,6 @@ class Fault:
     kinds: tuple[str, ...] = KINDS
     seconds: float = 2 / 3
     truthful: bool = True
-    bug: str = ""
 
     def states(self, kind: str) -> tuple[str, ...] | None:
         return self.images if kind in IMAGES else self.signals
@@ -123,7 +121,6 @@ CONTENT_FAULTS = (
             lambda s: content.Nothing(),
             (f"corrupt:{check}", "frozen:identical", "live"),
             kinds=(kind,),
-            bug="what was found in the last picture before `frozen` is told again when the first good one has come",
         )
         for kind, check in (("rgb", "black_share_max"), ("depth", "hole_share_max"))
     ),

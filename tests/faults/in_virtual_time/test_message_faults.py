@@ -65,12 +65,7 @@ def play(fault: Fault, kind: str, request: pytest.FixtureRequest) -> Case:
 
 
 CASES = [
-    pytest.param(
-        fault,
-        kind,
-        id=f"{kind}-{fault.name.replace(' ', '-')}",
-        marks=[pytest.mark.xfail(reason=fault.bug)] if fault.bug else [],
-    )
+    pytest.param(fault, kind, id=f"{kind}-{fault.name.replace(' ', '-')}")
     for fault in FAULTS
     for kind in fault.kinds
 ]

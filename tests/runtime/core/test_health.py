@@ -142,6 +142,18 @@ def test_a_bad_message_starts_the_count_again(sensed: Sensed) -> None:
     assert [sensed.frame() for _ in range(3)] == [State.LATE, State.LATE, State.LIVE]
 
 
+def test_what_was_found_before_a_freeze_is_not_told_again_after_it(sensed: Sensed) -> None:
+    states = [sensed.frame(identical=True, check="black_share_max") for _ in range(3)]
+    for _ in range(2):  # frozen pictures are in no window
+        sensed.now += PERIOD
+        sensed.monitor.message(sensed.now, sensed.now, identical=True)
+        states.append(sensed.monitor.check(sensed.now))
+    assert states[2:] == [State.CORRUPT, State.FROZEN, State.FROZEN]
+    sensed.now += PERIOD
+    sensed.monitor.message(sensed.now, sensed.now, identical=False)
+    assert sensed.monitor.check(sensed.now) is State.FROZEN, "its first good picture is not judged yet"
+
+
 def test_identical_messages_are_frozen_at_the_fifth(sensed: Sensed) -> None:
     assert [sensed.frame(identical=True) for _ in range(4)] == [State.LIVE] * 3 + [State.FROZEN]
     assert [sensed.frame() for _ in range(3)] == [State.FROZEN, State.FROZEN, State.LIVE]
