@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -58,7 +59,10 @@ class Served:
         self.node = Node(rig, self.session, self.endpoints, control=self.control)
         self.client = Client(rig, ("fused", "health"), endpoint=self.endpoints.decisions)
         self.messages: list[Output] = []
+        self.late_ms = 0.0
+        """The most that a sensor which was not stopped was late, after the block: for that alone states change."""
         self._rig = rig
+        self._stopped: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self.node.run, args=(self._stop,))
 
@@ -69,15 +73,25 @@ class Served:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._sensors.stop()
+        for modality in self._stopped:
+            self.send_signal(modality, signal.SIGCONT)
+        published = self._sensors.stop()
         self._stop.set()
         self._thread.join(10)
         self.client.close()
         self.node.close()
         self.session.close()
+        counts = [c for modality in published.keys() - self._stopped for c in published[modality]]
+        self.late_ms = max((c["late_ms"]["max"] for c in counts if c["published"]), default=0.0)
 
-    def read_until_live(self, bundle: str) -> None:
-        """Read until a decision of a bundle with every sensor live."""
+    def send_signal(self, modality: str, number: signal.Signals) -> None:
+        """To the process of a sensor."""
+        if number == signal.SIGSTOP:
+            self._stopped.add(modality)
+        self._sensors._processes[modality].popen.send_signal(number)
+
+    def read_until_live(self, bundle: str, *, but: str = "", after_tick: int = -1) -> int:
+        """Read until a decision of a bundle with every sensor live, or just one of them missing; gives its tick."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
             message = self.client.receive(1.0)
@@ -86,10 +100,16 @@ class Served:
             if (
                 isinstance(message, Decision)
                 and message.bundle == bundle
-                and all(m.state == "live" for m in message.modalities.values())
+                and message.tick > after_tick
+                and all(
+                    m.state == ("missing" if name == but else "live")
+                    for name, m in message.modalities.items()
+                )
             ):
-                return
-        raise AssertionError(f"no decision of bundle {bundle} with all sensors live in {PATIENCE_S} s")
+                return message.tick
+        raise AssertionError(
+            f"no decision of bundle {bundle} with all sensors live but {but!r} in {PATIENCE_S} s"
+        )
 
     @property
     def decisions(self) -> list[Decision]:
@@ -117,6 +137,44 @@ def test_under_load_nothing_is_missed_and_no_sensor_is_lost(
     changes = [b for a, b in pairwise(bundles) if a != b]
     assert changes == [second, first]
     assert all(d.presence == {"rgb": 1, "depth": 1} for d in after if isinstance(d, Decision))
+
+
+def test_while_a_sensor_is_silent_it_stays_so_and_comes_back_on_the_other_bundle(
+    rig: Rig, images_bundle: Path, other_bundle: Path, folder: str
+) -> None:
+    # So patient that a machine without time for its processes is no fault.
+    health = rig.health.model_copy(update={"silence_floor_s": 0.8, "late_s": 0.4})
+    with Served(rig.model_copy(update={"health": health}), images_bundle, folder) as served:
+        first = served.session.bundle_hash
+        served.read_until_live(first)
+        served.send_signal("rgb", signal.SIGSTOP)
+        served.read_until_live(first, but="rgb")
+        silent = len(served.messages) - 1
+        second = swap_bundle(served.control, str(other_bundle))
+        # Longer than silence may last: a sensor that the swap had cost anything would be told by then.
+        after = served.read_until_live(second, but="rgb")
+        served.read_until_live(second, but="rgb", after_tick=after + 20)
+        back = len(served.messages)
+        served.send_signal("rgb", signal.SIGCONT)
+        after = served.read_until_live(second)
+        served.read_until_live(second, after_tick=after + 5)
+    starved = served.late_ms > 100
+    during = served.messages[silent:back]
+    assert not [m for m in during if isinstance(m, HealthEvent)] or starved
+    ticks = [m.tick for m in during if isinstance(m, Decision)]
+    assert ticks[-1] - ticks[0] + 1 - len(ticks) <= 2 or starved, "swapping costs no tick"
+    counters = served.node.statistics()["messages"]
+    assert served.client.lost <= counters["ticks"]["missed"], "a gap in the ticks is a missed tick"
+    assert counters["unaccounted"] == 0
+    assert counters["modalities"]["depth"]["lost"] == 0
+    bundles = [d.bundle for d in served.decisions]
+    assert [b for a, b in pairwise(bundles) if a != b] == [second], "never back to the first"
+    for d in served.decisions:
+        assert {m: r.imputed for m, r in d.modalities.items()} == {m: not n for m, n in d.presence.items()}
+    events = [m for m in served.messages[back:] if isinstance(m, HealthEvent) and m.modality == "rgb"]
+    assert (events[0].previous, events[-1].state, events[-1].reason) == ("missing", "live", "recovered")
+    # What it captured before it was stopped may come late when it goes on.
+    assert {e.state for e in events} <= {"late", "live"}
 
 
 def test_what_cannot_take_over_is_refused_and_the_node_goes_on(
