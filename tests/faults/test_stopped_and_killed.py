@@ -125,17 +125,19 @@ def test_a_sensor_that_is_held_up_or_killed_is_missing_until_it_is_back(
     assert counters["modalities"]["depth"]["lost"] == 0
 
 
-def test_a_node_that_is_held_up_misses_its_ticks_and_flags_no_sensor_whose_messages_wait(
+def test_a_node_that_is_held_up_misses_its_ticks_and_finds_sensors_whose_messages_wait_live(
     images_bundle: Path, cameras: Rig, cameras_file: str, endpoints: Endpoints
 ) -> None:
     with (
         Command(*run_arguments(images_bundle, cameras_file, endpoints)) as node,
-        SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0),
+        SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0) as sensors,
     ):
         reading = Reading(cameras, endpoints)
         with reading.client:
             before = reading.until(BOTH)
             begin = len(reading.messages)
+            sensors.held_up_s = 0.0
+            stopped_ns = time.monotonic_ns()
             stopped(node.popen.pid, 2.0)
             first = reading.until(BOTH, after_tick=before.tick + 30)
             reading.until(BOTH, after_tick=first.tick + 20)
@@ -143,8 +145,15 @@ def test_a_node_that_is_held_up_misses_its_ticks_and_flags_no_sensor_whose_messa
         decisions = [m for m in reading.messages[begin:] if isinstance(m, Decision)]
     assert [d.tick for d in decisions] == sorted({d.tick for d in decisions})
     assert reading.client.lost >= 30, "missed ticks leave gaps, they are not caught up"
-    print("after SIGCONT of the node:", states)
     assert not any(state == "missing" for each in states.values() for state, _ in each), states
+    # A tick that was under way when the node was stopped is still published, and of the time before.
+    first = next(d for d in decisions if d.deadline_ns > stopped_ns + 1e9)
+    absent = {m: report for m, report in first.modalities.items() if report.state != "live"}
+    print("after SIGCONT of the node:", states, absent, f"held up {sensors.held_up_s:.3f} s")
+    # Sockets hold less than 2 s of pictures, the rest waits in the sensors' process, and the node gives them all 20 ms
+    # to come. Where a thread that is due waits half as long for a core, they may not be there in time: late, and told.
+    assert not absent or sensors.held_up_s > 0.01
+    assert {report.reason for report in absent.values()} <= {"capture_age"}
 
 
 def test_a_killed_node_that_is_started_again_goes_on_with_the_sensors_that_never_stopped(
