@@ -12,7 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from runtime.transport.endpoints import Endpoints
+
 PATIENCE_S = 60.0
+
+
+def run_arguments(bundle: Path, rig: str, endpoints: Endpoints) -> list[str]:
+    """Of a node that listens and publishes there."""
+    control = endpoints.frames.replace("frames", "control")
+    sockets = ["--frames", endpoints.frames, "--decisions", endpoints.decisions, "--control", control]
+    return ["run", str(bundle), "--rig", rig, *sockets]
 
 
 class Command:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import Command
+from commands import Command, run_arguments
 
 from runtime.client import Client
 from runtime.transport.endpoints import Endpoints
@@ -20,12 +20,6 @@ from runtime.transport.sockets import DecisionSender, FrameReceiver
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 BOTH = pytest.mark.parametrize("number", [INT, TERM], ids=["SIGINT", "SIGTERM"])
-
-
-def run_arguments(bundle: Path, rig: str, endpoints: Endpoints) -> list[str]:
-    control = endpoints.frames.replace("frames", "control")
-    sockets = ["--frames", endpoints.frames, "--decisions", endpoints.decisions, "--control", control]
-    return ["run", str(bundle), "--rig", rig, *sockets]
 
 
 def sense_arguments(endpoint: str) -> list[str]:

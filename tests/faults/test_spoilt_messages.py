@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,15 +12,13 @@ from typing import Any
 
 import pytest
 import spoiling as s
+from running_node import RunningNode
 
 from engines.opening import open_session
-from runtime.client import Client
 from runtime.node import Node
 from runtime.rig import Rig, Sensor
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision, HealthEvent, Observation, Output
-
-PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,48 +57,7 @@ TABLE = {
 }
 
 
-class Watched:
-    """A node in a thread, and everything it published."""
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.client = Client(node.rig, ("fused", "health", "best/rgb"), endpoint=node.endpoints.decisions)
-        self.messages: list[Output] = []
-        self.statistics: dict[str, Any] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        self.statistics = self.node.run(self._stop)
-
-    def __enter__(self) -> Watched:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-        self.client.close()
-        self.node.close()
-
-    def stop(self) -> dict[str, Any]:
-        self._stop.set()
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-        return self.statistics
-
-    def read_until(self, condition: Callable[[Output], bool], what: str) -> int:
-        """Keep messages until one meets a condition; how many there are then."""
-        end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end:
-            message = self.client.receive(0.5)
-            if message is not None:
-                self.messages.append(message)
-                if condition(message):
-                    return len(self.messages)
-        raise AssertionError(f"waited {PATIENCE_S} s in vain for {what}; last: {self.messages[-3:]}")
-
-    def of(self, kind: type, begin: int = 0) -> list[Any]:
-        return [m for m in self.messages[begin:] if isinstance(m, kind)]
+TOPICS = ("fused", "health", "best/rgb")
 
 
 def all_live(message: Output) -> bool:
@@ -124,10 +80,11 @@ def test_a_fault_of_the_transport_is_told_counted_and_costs_nobody_else(
     fault = row.fault(cameras.sensor("rgb"))
     with (
         open_session(images_bundle) as session,
-        Watched(Node(cameras, session, endpoints)) as watched,
+        RunningNode(Node(cameras, session, endpoints), TOPICS) as watched,
         s.SpoilingSensors(cameras, endpoints.frames, fault, seed=sorted(TABLE).index(name)) as sensors,
     ):
-        begin = watched.read_until(all_live, "all live")
+        watched.read_until(all_live, "all live")
+        begin = len(watched.messages)
         sensors.begin_fault()
         watched.read_until(lambda m: rests_on_rgb_after(m, sensors.ended_ns), f"RGB live after {name}")
         statistics = watched.stop()
@@ -142,7 +99,7 @@ def test_a_fault_of_the_transport_is_told_counted_and_costs_nobody_else(
     assert statistics["errors"] == {}
 
 
-def check_published(watched: Watched) -> None:
+def check_published(watched: RunningNode) -> None:
     """Decisions go on, say what they rest on, and nothing imputed is passed off as measured."""
     decisions = watched.of(Decision)
     ticks = [d.tick for d in decisions]
@@ -180,10 +137,11 @@ def test_a_sensor_at_a_hundred_times_its_rate_starves_nobody(
 ) -> None:
     with (
         open_session(images_bundle) as session,
-        Watched(Node(cameras, session, endpoints)) as watched,
+        RunningNode(Node(cameras, session, endpoints), TOPICS) as watched,
         s.SpoilingSensors(cameras, endpoints.frames, s.Flood(cameras.sensor("rgb"), 100), seed=0) as sensors,
     ):
-        begin = watched.read_until(all_live, "all live")
+        watched.read_until(all_live, "all live")
+        begin = len(watched.messages)
         sensors.begin_fault()
         watched.read_until(lambda m: rests_on_rgb_after(m, sensors.ended_ns), "RGB live after the flood")
         sensors.stop()

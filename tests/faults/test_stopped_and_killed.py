@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import Command
+from commands import Command, run_arguments
 from spoiling import SpoilingSensors, drop
 
 from engines.errors import EngineError
@@ -124,19 +125,19 @@ def test_a_sensor_that_is_held_up_or_killed_is_missing_until_it_is_back(
     assert counters["modalities"]["depth"]["lost"] == 0
 
 
-def test_a_node_that_is_held_up_misses_its_ticks_and_flags_no_sensor_whose_messages_wait(
+def test_a_node_that_is_held_up_misses_its_ticks_and_finds_sensors_whose_messages_wait_live(
     images_bundle: Path, cameras: Rig, cameras_file: str, endpoints: Endpoints
 ) -> None:
-    arguments = ["--frames", endpoints.frames, "--decisions", endpoints.decisions]
-    arguments += ["--control", endpoints.frames.replace("frames", "control")]
     with (
-        Command("run", str(images_bundle), "--rig", cameras_file, *arguments) as node,
-        SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0),
+        Command(*run_arguments(images_bundle, cameras_file, endpoints)) as node,
+        SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0) as sensors,
     ):
         reading = Reading(cameras, endpoints)
         with reading.client:
             before = reading.until(BOTH)
             begin = len(reading.messages)
+            sensors.held_up_s = 0.0
+            stopped_ns = time.monotonic_ns()
             stopped(node.popen.pid, 2.0)
             first = reading.until(BOTH, after_tick=before.tick + 30)
             reading.until(BOTH, after_tick=first.tick + 20)
@@ -144,8 +145,72 @@ def test_a_node_that_is_held_up_misses_its_ticks_and_flags_no_sensor_whose_messa
         decisions = [m for m in reading.messages[begin:] if isinstance(m, Decision)]
     assert [d.tick for d in decisions] == sorted({d.tick for d in decisions})
     assert reading.client.lost >= 30, "missed ticks leave gaps, they are not caught up"
-    print("after SIGCONT of the node:", states)
     assert not any(state == "missing" for each in states.values() for state, _ in each), states
+    # A tick that was under way when the node was stopped is still published, and of the time before.
+    first = next(d for d in decisions if d.deadline_ns > stopped_ns + 1e9)
+    absent = {m: report for m, report in first.modalities.items() if report.state != "live"}
+    print("after SIGCONT of the node:", states, absent, f"held up {sensors.held_up_s:.3f} s")
+    # Sockets hold less than 2 s of pictures, the rest waits in the sensors' process, and the node gives them all 20 ms
+    # to come. Where a thread that is due waits half as long for a core, they may not be there in time: late, and told.
+    assert not absent or sensors.held_up_s > 0.01
+    assert {report.reason for report in absent.values()} <= {"capture_age"}
+
+
+def test_a_killed_node_that_is_started_again_goes_on_with_the_sensors_that_never_stopped(
+    images_bundle: Path, cameras: Rig, cameras_file: str, endpoints: Endpoints, tmp_path: Path
+) -> None:
+    path = tmp_path / "statistics.json"
+    arguments = [*run_arguments(images_bundle, cameras_file, endpoints), "--json", str(path)]
+    with spawn_sensors(BOTH, endpoints.frames, data="synthetic") as sensors:
+        reading = Reading(cameras, endpoints)
+        with reading.client:
+            with Command(*arguments) as killed:
+                killed.wait_said("decisions ipc://")
+                start_ns = sensors.start()
+                # So far that a decision of the next node is known by its number.
+                reading.until(BOTH, after_tick=60)
+                killed.end(signal.SIGKILL)
+                killed_ns = time.monotonic_ns()
+            # What it sent before is still on its way.
+            while (message := reading.client.receive(1.0)) is not None:
+                reading.messages.append(message)
+            last = max((m for m in reading.messages if isinstance(m, Decision)), key=lambda d: d.published_ns)
+            assert last.published_ns < killed_ns
+            lost = reading.client.lost
+            begin = len(reading.messages)
+            assert not path.exists()
+            for endpoint in (endpoints.frames, endpoints.decisions):
+                assert Path(endpoint.removeprefix("ipc://")).is_socket(), "left by the killed one"
+            with Command(*arguments) as again:
+                again.wait_said("decisions ipc://")
+                away_s = (time.monotonic_ns() - killed_ns) / 1e9
+                reading.until(BOTH)
+                reading.until(BOTH, after_tick=20)
+                lost = reading.client.lost - lost
+                code, _ = again.end(signal.SIGINT)
+        sensors.check()
+        ended_ns = time.monotonic_ns()
+        published = sensors.stop()
+    assert code == 0, again.said
+    decisions = [m for m in reading.messages[begin:] if isinstance(m, Decision)]
+    assert decisions[0].tick < last.tick, "it counts its ticks anew"
+    statistics = json.loads(path.read_text())
+    counters = statistics["messages"]
+    assert counters["unaccounted"] == 0
+    assert counters["ticks"]["published"] + counters["ticks"]["missed"] <= 20 * statistics["seconds"] + 1
+    assert lost <= counters["ticks"]["missed"]
+    for modality in BOTH:
+        # One process that played to the end, and never waited for a node that was not there.
+        (counts,) = published[modality]
+        assert counts["overrun"] == 0
+        assert counts["published"] >= (ended_ns - start_ns) / 1e9 * 30 - 10
+        mine = counters["modalities"][modality]
+        # Numbers that went on are no loss. While no node is there a sensor keeps 256 messages, 8.5 s of them.
+        assert mine["lost"] == 0 or away_s > 8
+        assert mine["restarts"] == 0
+        assert set(mine["dropped"]) <= {"superseded"}
+        # It counts anew: what was sent since, and at most a second's worth that was on its way to the killed one.
+        assert 0 < mine["received"] <= (ended_ns - killed_ns) / 1e9 * 30 + 30
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["SIGSTOP", "SIGKILL"])

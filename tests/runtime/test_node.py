@@ -8,12 +8,13 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from running_node import PATIENCE_S, RunningNode
 
 from engines.errors import EngineError
 from engines.opening import open_session
@@ -27,8 +28,6 @@ from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import FrameSender
 from runtime.wire import Decision, HealthEvent, Observation, Output
 
-PATIENCE_S = 20.0
-
 
 @pytest.fixture
 def endpoints() -> Iterator[Endpoints]:
@@ -41,58 +40,6 @@ def endpoints() -> Iterator[Endpoints]:
 def images_rig() -> Rig:
     rig = load_rig("commands-4")
     return rig.model_copy(update={"sensors": rig.sensors[:2]})
-
-
-class Running:
-    """A node that runs in a thread, and a client that reads it."""
-
-    def __init__(self, node: Node, topics: tuple[str, ...] = ("fused", "health")) -> None:
-        self.node = node
-        self.client = Client(node.rig, topics, endpoint=node.endpoints.decisions)
-        self.messages: list[Output] = []
-        self.statistics: dict[str, Any] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        self.statistics = self.node.run(self._stop)
-
-    def __enter__(self) -> Running:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-        self.client.close()
-        self.node.close()
-
-    def stop(self) -> dict[str, Any]:
-        self._stop.set()
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-        return self.statistics
-
-    def read_until(self, condition: Callable[[Output], bool]) -> Output:
-        """Read messages, keeping them, until one meets a condition; fails after some time."""
-        end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end:
-            message = self.client.receive(1.0)
-            if message is None:
-                continue
-            self.messages.append(message)
-            if condition(message):
-                return message
-        seen = Counter(type(m).__name__ for m in self.messages)
-        last = next((m for m in reversed(self.messages) if isinstance(m, Decision)), None)
-        raise AssertionError(f"waited {PATIENCE_S} s in vain; saw {seen}, last decision {last}")
-
-    def read_states(self, **states: str) -> Decision:
-        def met(m: Output) -> bool:
-            return isinstance(m, Decision) and all(m.modalities[k].state == s for k, s in states.items())
-
-        decision = self.read_until(met)
-        assert isinstance(decision, Decision)
-        return decision
 
 
 class Playing:
@@ -152,7 +99,7 @@ def test_four_live_sensors_one_killed_garbage_and_back(tiny_bundle: Path, endpoi
     with open_session(tiny_bundle) as session:
         node = Node(rig, session, endpoints, compare=("hold", "zero"))
         sensors = spawn_sensors(rig.modality_names, endpoints.frames, data="synthetic")
-        with sensors, Running(node, topics) as running:
+        with sensors, RunningNode(node, topics) as running:
             start_ns = sensors.start()
             running.read_states(rgb="live", depth="live", audio="live", eeg="live")
             first = len(running.messages)
@@ -289,7 +236,7 @@ def test_an_engine_that_fails_on_one_modality_takes_only_that_one_down(
         monkeypatch.setattr(session, "encode", sometimes)
         with (
             Playing(images_rig, endpoints.frames),
-            Running(Node(images_rig, session, endpoints)) as running,
+            RunningNode(Node(images_rig, session, endpoints)) as running,
         ):
             running.read_states(rgb="live", depth="live")
             failing.set()
@@ -315,7 +262,7 @@ def test_a_fusion_that_fails_costs_its_ticks_and_not_the_node(
                 raise EngineError("graph 'fuse' failed")
             return fuse(evidence, presence)
 
-        with Running(Node(images_rig, session, endpoints)) as running:
+        with RunningNode(Node(images_rig, session, endpoints)) as running:
             running.read_until(lambda m: isinstance(m, Decision))
             monkeypatch.setattr(session, "fuse", at_first_not)
             running.read_until(lambda m: isinstance(m, Decision) and running.client.lost >= 5)
@@ -328,7 +275,7 @@ def test_with_no_sensor_at_all_decisions_still_come_and_say_so(
 ) -> None:
     with open_session(images_bundle) as session:
         node = Node(images_rig, session, endpoints)
-        with Running(node, ("fused", "best/", "imputed/")) as running:
+        with RunningNode(node, ("fused", "best/", "imputed/")) as running:
             decision = running.read_until(lambda m: isinstance(m, Decision))
             seen = running.read_until(lambda m: isinstance(m, Observation) and m.stream == "best")
             statistics = running.stop()
@@ -347,7 +294,7 @@ def test_observations_are_made_only_while_somebody_subscribes(
     with (
         open_session(images_bundle) as session,
         Playing(images_rig, endpoints.frames),
-        Running(Node(images_rig, session, endpoints)) as running,
+        RunningNode(Node(images_rig, session, endpoints)) as running,
     ):
         running.read_states(rgb="live", depth="live")
         assert not any("/" in topic for topic in running.node.statistics()["published"])
@@ -373,7 +320,7 @@ def test_a_sensor_that_restarts_its_count_is_taken_back(
 ) -> None:
     with (
         open_session(images_bundle) as session,
-        Running(Node(images_rig, session, endpoints)) as running,
+        RunningNode(Node(images_rig, session, endpoints)) as running,
     ):
         with Playing(images_rig, endpoints.frames):
             running.read_states(rgb="live", depth="live")
@@ -391,7 +338,7 @@ def test_a_flood_on_one_modality_delays_no_tick_and_silences_nobody(
     with (
         open_session(images_bundle) as session,
         Playing(images_rig, endpoints.frames) as playing,
-        Running(Node(images_rig, session, endpoints)) as running,
+        RunningNode(Node(images_rig, session, endpoints)) as running,
     ):
         running.read_states(rgb="live", depth="live")
         playing.silent.add("rgb")
