@@ -16,6 +16,7 @@ from running_node import PATIENCE_S, RunningNode
 
 from afterimage.replaying import replay_recording
 from engines.opening import open_session
+from engines.session import Session
 from runtime.node import Node
 from runtime.record.recorder import record
 from runtime.record.writer import RecordingError
@@ -137,8 +138,13 @@ def test_under_load_nothing_is_missed_and_no_sensor_is_lost(
 
 
 def test_while_a_sensor_is_silent_it_stays_so_and_comes_back_on_the_other_bundle(
-    rig: Rig, images_bundle: Path, other_bundle: Path, folder: str
+    rig: Rig, images_bundle: Path, other_bundle: Path, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def slowly(path: Path) -> Session:
+        time.sleep(0.5)  # as a large bundle would take: ten ticks, if they waited for it
+        return open_session(path)
+
+    monkeypatch.setattr("runtime.swapping.open_session", slowly)
     # So patient that a machine without time for its processes is no fault.
     health = rig.health.model_copy(update={"silence_floor_s": 0.8, "late_s": 0.4})
     with Served(rig.model_copy(update={"health": health}), images_bundle, folder) as served:
