@@ -41,6 +41,8 @@ _HEARD_NS = 20_000_000
 _HELD_UP_NS = 250_000_000
 _ARRIVAL_GRACE_S = 0.02
 """After being held up (stopped, starved, a slow engine) this long, messages have this long to come out of ZeroMQ."""
+_ARRIVAL_ROUNDS = 12
+"""And again, up to so many times, while those of a live sensor that came are so old that newer ones must be coming."""
 _CATCH_UP_TURNS = 64
 """What came meanwhile is taken in before anything else, up to this many times :data:`_MESSAGES_PER_TURN`."""
 
@@ -174,9 +176,10 @@ class Node:
         Returns:
             0 if there may be more to do, else how many nanoseconds nothing needs doing unless a message comes.
         """
+        self._hear()
+        # Asked after hearing, which may be where it was held up; from here on nothing looks at another time than this.
         if self._clock() - self._turned_ns > _HELD_UP_NS:
             self._catch_up()
-        self._hear()
         now = self._turned_ns = self._clock()
         deadline = min(hosted.pipeline.wake_ns(now) for hosted in self._hosted)
         if now >= deadline:
@@ -261,10 +264,14 @@ class Node:
 
     def _catch_up(self) -> None:
         """After being held up: take in all that came meanwhile, encode the newest of it, and only then judge."""
-        # ZeroMQ's own thread may have been held up too: until it has read them, messages that wait look like silence.
-        time.sleep(_ARRIVAL_GRACE_S)
-        for _ in range(_CATCH_UP_TURNS):
-            if not self._hear():
+        for _ in range(_ARRIVAL_ROUNDS):
+            # ZeroMQ's own thread may have been held up too: until it has read them, messages that wait look like
+            # silence. What its sockets cannot hold waits at the sensors, which may have to wait for a core.
+            time.sleep(_ARRIVAL_GRACE_S)
+            for _ in range(_CATCH_UP_TURNS):
+                if not self._hear():
+                    break
+            if not any(hosted.pipeline.is_behind for hosted in self._hosted):
                 break
         self._worklist.drop_windows()
         for hosted in self._hosted:

@@ -127,6 +127,11 @@ class HealthMonitor:
         return self._identical >= self.limits.frozen_frames
 
     @property
+    def is_behind(self) -> bool:
+        """Whether it is still called live although its latest message was late on arrival."""
+        return self.state is State.LIVE and self._age_ns > self.limits.late_ns
+
+    @property
     def next_silence_ns(self) -> int | None:
         """When silence will become ``missing`` unless a message comes first; None if there is nothing to wait for."""
         if self._arrival_ns is None or self.state is State.MISSING:

@@ -181,6 +181,11 @@ class Pipeline:
         return Received(frame)
 
     @property
+    def is_behind(self) -> bool:
+        """Whether the newest message of a live sensor came too late: after a stall, newer ones are on their way."""
+        return any(stream.health.is_behind for stream in self._streams.values())
+
+    @property
     def has_due_windows(self) -> bool:
         """Whether :meth:`due_windows` would cut any."""
         return any(stream.buffer.is_due for stream in self._streams.values())

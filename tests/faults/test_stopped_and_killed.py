@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Command, run_arguments
+from running_node import RunningNode
 from spoiling import SpoilingSensors, drop
 
 from engines.errors import EngineError
@@ -154,6 +155,47 @@ def test_a_node_that_is_held_up_misses_its_ticks_and_finds_sensors_whose_message
     # to come. Where a thread that is due waits half as long for a core, they may not be there in time: late, and told.
     assert not absent or sensors.held_up_s > 0.01
     assert {report.reason for report in absent.values()} <= {"capture_age"}
+
+
+@pytest.mark.parametrize("where", ["before it asks its sockets", "after it asked them", "while it waits"])
+def test_wherever_in_its_loop_a_node_is_held_up_its_sensors_stay_live(
+    where: str, images_bundle: Path, cameras: Rig, endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    armed = threading.Event()
+
+    def held_up(name: str) -> None:
+        if name == where and armed.is_set():
+            armed.clear()
+            time.sleep(2)
+
+    with (
+        open_session(images_bundle) as session,
+        RunningNode(Node(cameras, session, endpoints)) as running_node,
+        SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0) as sensors,
+    ):
+        sockets = running_node.node._sockets
+        news, wait = sockets.news, sockets.wait
+
+        def slow_news(clock: Any) -> Any:
+            held_up("before it asks its sockets")
+            found = news(clock)
+            held_up("after it asked them")
+            return found
+
+        def slow_wait(remaining_ns: int) -> None:
+            wait(remaining_ns)
+            held_up("while it waits")
+
+        monkeypatch.setattr(sockets, "news", slow_news)
+        monkeypatch.setattr(sockets, "wait", slow_wait)
+        before = running_node.read_states(rgb="live", depth="live")
+        begin = len(running_node.messages)
+        armed.set()
+        running_node.read_until(lambda m: isinstance(m, Decision) and m.tick > before.tick + 60)
+    assert running_node.statistics["messages"]["ticks"]["missed"] >= 35
+    events = [e for e in running_node.of(HealthEvent, begin) if e.reason != "started"]
+    # Where the sensors' own thread waits for a core, what they held back may not be there in time.
+    assert not events or sensors.held_up_s > 0.1, events
 
 
 def test_a_killed_node_that_is_started_again_goes_on_with_the_sensors_that_never_stopped(

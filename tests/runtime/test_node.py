@@ -186,10 +186,13 @@ def _is_recovery(message: Output) -> bool:
 
 
 def _check_detection(events: list[HealthEvent], killed_ns: int, *, calm: bool) -> None:
-    missing = next(e for e in events if e.modality == "rgb" and e.state == "missing")
+    gone = [e for e in events if e.modality == "rgb" and e.state == "missing"]
+    # On a busy machine it may have been silent before.
+    missing = next(e for e in gone if e.at_ns > killed_ns - 50_000_000)
+    assert not calm or missing is gone[0]
     assert missing.reason == "silence"
     # max(3 periods, 100 ms) plus one tick, and as much again for a busy test machine.
-    assert -0.05 < (missing.at_ns - killed_ns) / 1e9 < 0.3
+    assert (missing.at_ns - killed_ns) / 1e9 < 0.3
     back = [e for e in events if e.modality == "rgb" and e.at_ns > missing.at_ns]
     assert (back[0].previous, back[0].state) == ("missing", "live")
     assert not calm or len(back) == 1
