@@ -2,10 +2,11 @@ r"""How far a sensor's clock is ahead of the node's, and how surely: bounds from
 
 A probe leaves the sensor at :math:`t_0`, reaches the node at :math:`t_1`, is answered at :math:`t_2` and is back at
 :math:`t_3`; :math:`t_0, t_3` on the sensor's clock, :math:`t_1, t_2` on the node's. Both ways take time, so the
-offset (sensor minus node) lies in :math:`[t_0 - t_1,\, t_3 - t_2]`, whatever the two delays were. Clocks that drift
-apart by at most :math:`\rho` widen that interval by :math:`\rho` times its age. All intervals hold at once, so the
-offset lies in their intersection: its middle is the estimate, half its width the uncertainty. An empty intersection
-proves that the clock was set or drifts faster than :math:`\rho`: what was known before is forgotten, and counted.
+offset (sensor minus node) is not below :math:`t_0 - t_1` at :math:`t_0` and not above :math:`t_3 - t_2` at :math:`t_3`,
+whatever the two delays were. Clocks that drift apart by at most :math:`\rho` widen that interval by :math:`\rho` times
+the age of either end. All intervals hold at once, so the offset lies in their intersection: its middle is the
+estimate, half its width the uncertainty. An empty intersection proves that the clock was set or drifts faster than
+:math:`\rho`: what was known before is forgotten, and counted.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class OffsetEstimator:
             drift_ppm: the clocks run apart by at most this many millionths.
         """
         self._rate = drift_ppm * 1e-6
-        self._bounds: deque[tuple[int, int, int]] = deque(maxlen=_KEPT)
+        self._probes: deque[Probe] = deque(maxlen=_KEPT)
         self.reanchored = 0
         """How often probes contradicted each other, and the older ones were forgotten."""
 
@@ -78,23 +79,24 @@ class OffsetEstimator:
         low, high = probe.bounds
         if high < low or probe.replied_ns < probe.received_ns or probe.returned_ns < probe.sent_ns:
             return False
-        self._bounds.append((probe.returned_ns, low, high))
+        self._probes.append(probe)
         if self._intersection(probe.returned_ns) is None:
-            self._bounds = deque([(probe.returned_ns, low, high)], maxlen=_KEPT)
+            self._probes = deque([probe], maxlen=_KEPT)
             self.reanchored += 1
         return True
 
     def offset(self, now_ns: int) -> Offset | None:
         """What is known at ``now`` (sensor clock); None before the first probe."""
-        bounds = self._intersection(now_ns) if self._bounds else None
+        bounds = self._intersection(now_ns) if self._probes else None
         if bounds is None:
             return None
         low, high = bounds
         return Offset(round((low + high) / 2), -(-round(high - low) // 2))
 
     def _intersection(self, now_ns: int) -> tuple[float, float] | None:
-        low = max(low - self._drift(now_ns - at_ns) for at_ns, low, _ in self._bounds)
-        high = min(high + self._drift(now_ns - at_ns) for at_ns, _, high in self._bounds)
+        # The lower bound is of the moment when the question left, the upper one of when the answer was back.
+        low = max(p.bounds[0] - self._drift(now_ns - p.sent_ns) for p in self._probes)
+        high = min(p.bounds[1] + self._drift(now_ns - p.returned_ns) for p in self._probes)
         return (low, high) if low <= high else None
 
     def _drift(self, age_ns: int) -> float:
