@@ -19,7 +19,7 @@ def _loads(report: Mapping[str, Any]) -> Table:
     table = Table(title="messages a second until the first drop", box=SIMPLE_HEAD)
     table.add_column("sensor")
     table.add_column("over")
-    for column in ("carried", "MB/s", "too much", "because of", "sheds from", "limit"):
+    for column in ("carried", "MB/s", "too much", "why", "sheds from", "limit"):
         table.add_column(column, justify="right")
     for row in report["single"]:
         megabytes = row["carried_hz"] * row["message_bytes"] / 1e6
