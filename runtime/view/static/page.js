@@ -179,7 +179,7 @@ function draw(at_ms) {
     showLatency("lateness", known.latency.lateness);
     showLatency("frame", known.latency.frame_to_decision);
   }
-  if (body.numbers) showNumbers(body.numbers);
+  if (known.numbers && !known.numbers.shown) showNumbers(known.numbers); // its message may not have been drawn
   showEvents(body.now_s);
 }
 
@@ -282,6 +282,7 @@ function showLatency(id, summary) {
 }
 
 function showNumbers(n) {
+  n.shown = true;
   const count = (value) => (value ?? 0).toLocaleString("en").replaceAll(",", "\u202f");
   const sum = (dropped) => Object.values(dropped ?? {}).reduce((a, b) => a + b, 0);
   const line = (name, c) => {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from headless import Visit, chromium
-from published_node import PublishedNode, Switches
+from published_node import PublishedNode, Switches, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -82,6 +82,24 @@ def test_everything_is_there_in_words_too(browser: Browser, node: PublishedNode,
         visit.page.keyboard.press("ArrowLeft")
         visit.waits_for("document.querySelector('#readout').textContent.startsWith('eeg')")
         assert "stood on an estimate" in visit.text("#readout")
+        assert visit.complaints == []
+
+
+def test_numbers_that_came_with_an_update_that_was_not_drawn_are_shown(
+    browser: Browser, node: PublishedNode, serve: Serve
+) -> None:
+    server, _ = serve(node.endpoint)
+    node.telling = False
+    with Visit(browser, server.link) as visit:
+        visit.waits_for("document.querySelector('#tile-eeg .best canvas').ariaLabel")
+        visit.page.keyboard.press("p")
+        node.telling = True
+        wait_until(lambda: node.told, "statistics")
+        node.telling = False
+        visit.page.wait_for_timeout(500)  # several updates later
+        assert not visit.page.query_selector("#counters tr")
+        visit.page.keyboard.press("p")
+        visit.waits_for("document.querySelector('#counters tr')")
         assert visit.complaints == []
 
 
