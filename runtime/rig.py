@@ -87,7 +87,10 @@ class Health(_Strict):
     """How silence and return are judged; content checks take their thresholds from the bundle."""
 
     silence_periods: float = Field(default=3.0, ge=1, description="periods without a frame before `missing`")
-    silence_floor_s: float = Field(default=0.1, gt=0, description="never `missing` sooner than this")
+    silence_floor_s: float = Field(default=0.1, gt=0, description="that silence is at least this long")
+    even_share: float = Field(
+        default=0.85, gt=0, le=1, description="share of that silence for a sensor whose messages come evenly"
+    )
     first_frame_grace_s: float = Field(default=2.0, ge=0, description="a sensor may take this long to begin")
     frozen_frames: int = Field(default=5, ge=2, description="identical messages in a row before `frozen`")
     recover_frames: int = Field(default=3, ge=1, description="good messages in a row before `live` again")

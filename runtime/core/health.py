@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from runtime.core.clock import NANOSECONDS, nanoseconds
+from runtime.core.silence import SilenceLimit
 from runtime.rig import Health as HealthPolicy
 from runtime.rig import Sensor
 
@@ -40,6 +41,9 @@ class HealthLimits:
 
     Attributes:
         silence_ns: silence longer than this is ``missing``: max(silence_periods x message period, floor).
+        even_silence_ns: so much of it is given to a sensor whose messages come evenly
+            (:class:`~runtime.core.silence.SilenceLimit`).
+        period_ns: between two messages.
         first_frame_ns: grace from the start to the first message.
         first_window_ns: grace from the start to the first trusted window.
         late_ns: a message older than this on arrival is late.
@@ -49,6 +53,8 @@ class HealthLimits:
     """
 
     silence_ns: int
+    even_silence_ns: int
+    period_ns: int
     first_frame_ns: int
     first_window_ns: int
     late_ns: int
@@ -62,6 +68,8 @@ class HealthLimits:
         silence_s = max(policy.silence_periods * sensor.period_s, policy.silence_floor_s)
         return cls(
             silence_ns=nanoseconds(silence_s),
+            even_silence_ns=nanoseconds(silence_s * policy.even_share),
+            period_ns=nanoseconds(sensor.period_s),
             first_frame_ns=nanoseconds(policy.first_frame_grace_s),
             # A slow sensor's first window ends that long after its first frame, plus a hop to be cut and encoded.
             first_window_ns=nanoseconds(policy.first_frame_grace_s + window_s + hop_s + silence_s),
@@ -108,6 +116,7 @@ class HealthMonitor:
         self.reason = "no_frame"
         self._start_ns = start_ns
         self._arrival_ns: int | None = None
+        self._silence = SilenceLimit(limits.silence_ns, limits.even_silence_ns, limits.period_ns)
         self._age_ns = 0
         self._captured_ns = start_ns
         self._identical = 1
@@ -136,11 +145,11 @@ class HealthMonitor:
         """When silence will become ``missing`` unless a message comes first; None if there is nothing to wait for."""
         if self._arrival_ns is None or self.state is State.MISSING:
             return None
-        return self._arrival_ns + self.limits.silence_ns + 1
+        return self._arrival_ns + self._silence.ns + 1
 
     def message(self, now_ns: int, captured_ns: int, *, identical: bool) -> None:
         """Fact: an acceptable message arrived; ``identical`` to the one before it or not."""
-        self._arrival_ns = now_ns
+        self._heard(now_ns)
         self._age_ns, self._captured_ns = now_ns - captured_ns, captured_ns
         self._clock = None
         self._identical = self._identical + 1 if identical else 1
@@ -152,13 +161,13 @@ class HealthMonitor:
 
     def not_finite(self, now_ns: int, detail: str) -> None:
         """Fact: a message came with NaN or infinity in it; the sensor speaks, but not sense."""
-        self._arrival_ns = now_ns
+        self._heard(now_ns)
         self._good = 0
         self._content = ("not_finite", detail)
 
     def bad_clock(self, now_ns: int, reason: str, detail: str) -> None:
         """Fact: a message came whose time cannot be told; holds until a message with a possible stamp comes."""
-        self._arrival_ns = now_ns
+        self._heard(now_ns)
         self._good = 0
         self._clock = (reason, detail)
 
@@ -209,6 +218,11 @@ class HealthMonitor:
         changes, self._changes = self._changes, []
         return changes
 
+    def _heard(self, now_ns: int) -> None:
+        if self._arrival_ns is not None:
+            self._silence.gap(now_ns - self._arrival_ns)
+        self._arrival_ns = now_ns
+
     def _enter(self, now_ns: int, state: State, reason: str, detail: str) -> None:
         self._changes.append(Change(now_ns, self.state, state, reason, detail))
         self.state = state
@@ -227,7 +241,7 @@ class HealthMonitor:
                 return _Verdict(State.WAITING, "no_frame")
             return self._silent(now_ns, "no_frame", f"none in {_seconds(waited_ns)}")
         silence_ns = now_ns - self._arrival_ns
-        if silence_ns > limits.silence_ns:
+        if silence_ns > self._silence.ns:
             return self._silent(now_ns, "silence", f"no message for {_seconds(silence_ns)}")
         if self.is_frozen:
             return _Verdict(State.FROZEN, "identical", f"{self._identical} identical messages")

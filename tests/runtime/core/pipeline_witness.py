@@ -135,6 +135,9 @@ class Witness(Pipeline):
             assert e.reason in REASONS[e.state]
             assert (e.reason == "started") == (e.previous == "waiting" and e.state == "live")
             assert self.event_ns <= e.at_ns <= self.now
+            heard_ns = self.accepted_ns.get(e.modality, e.at_ns)
+            if e.reason == "silence" and heard_ns < e.at_ns:
+                assert e.at_ns - heard_ns > self._streams[e.modality].health.limits.even_silence_ns
             self.event_ns, self.states[e.modality] = e.at_ns, e.state
             if e.state != "live":
                 self.fault_ns[e.modality] = e.at_ns

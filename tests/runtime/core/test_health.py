@@ -13,6 +13,8 @@ MS = 1_000_000
 PERIOD = 33 * MS
 LIMITS = HealthLimits(
     silence_ns=100 * MS,
+    even_silence_ns=85 * MS,
+    period_ns=PERIOD,
     first_frame_ns=2000 * MS,
     first_window_ns=3000 * MS,
     late_ns=250 * MS,
@@ -61,7 +63,10 @@ def test_silence_is_three_message_periods_but_never_under_the_floor(
     sensor = Sensor(
         modality="m", kind="audio", sample_shape=(), dtype="int16", unit="pcm16", rate_hz=rate, chunk=chunk
     )
-    assert HealthLimits.of(Health(), sensor, 1.0, 0.1).silence_ns == silence_ms * MS
+    limits = HealthLimits.of(Health(), sensor, 1.0, 0.1)
+    assert limits.silence_ns == silence_ms * MS
+    assert limits.even_silence_ns == round(0.85 * silence_ms) * MS
+    assert limits.period_ns == round(1e9 * chunk / rate)
 
 
 def test_waiting_is_no_fault_until_the_grace_is_over() -> None:
@@ -86,6 +91,27 @@ def test_silence_on_arrival_is_missing(sensed: Sensed) -> None:
     (change,) = sensed.monitor.changes()
     assert (change.previous, change.state, change.reason) == (State.LIVE, State.MISSING, "silence")
     assert change.at_ns == sensed.now
+
+
+def test_silence_of_a_sensor_whose_messages_came_evenly_is_missing_sooner(sensed: Sensed) -> None:
+    for _ in range(32):
+        sensed.frame()
+    assert sensed.monitor.next_silence_ns == sensed.now + 85 * MS + 1
+    assert sensed.wait(85 * MS) is State.LIVE
+    assert sensed.wait(1) is State.MISSING
+    assert sensed.monitor.reason == "silence"
+
+
+@pytest.mark.parametrize("sign", ["not_finite", "bad_clock"])
+def test_a_message_that_cannot_be_used_is_a_sign_of_life_all_the_same(sensed: Sensed, sign: str) -> None:
+    for _ in range(32):
+        sensed.frame()
+    sensed.now += PERIOD
+    if sign == "not_finite":
+        sensed.monitor.not_finite(sensed.now, "1 of 8")
+    else:
+        sensed.monitor.bad_clock(sensed.now, "future", "an hour ahead")
+    assert sensed.monitor.next_silence_ns == sensed.now + 85 * MS + 1
 
 
 def test_refused_messages_are_no_sign_of_life_but_name_the_reason(sensed: Sensed) -> None:

@@ -1,0 +1,42 @@
+"""How long one sensor may say nothing before that is silence: less for one whose messages come evenly."""
+
+from __future__ import annotations
+
+MESSAGES_OF_LATE = 32
+"""How even a sensor is, is known from its last so many messages, up to twice as many."""
+
+
+class SilenceLimit:
+    """The limit of one sensor, from the gaps between its messages.
+
+    It is the longest gap of late and one period more, so that one lost message is no silence; never above ``most_ns``
+    and never below ``least_ns``. Nothing is known of a sensor that has just begun, or that was silent: it has the whole
+    of ``most_ns`` for its next :data:`MESSAGES_OF_LATE` messages.
+
+    Attributes:
+        ns: silence longer than this is ``missing``.
+    """
+
+    __slots__ = ("_count", "_least_ns", "_longest_ns", "_most_ns", "_period_ns", "ns")
+
+    def __init__(self, most_ns: int, least_ns: int, period_ns: int) -> None:
+        self._most_ns, self._least_ns, self._period_ns = most_ns, least_ns, period_ns
+        self.ns = most_ns
+        self._longest_ns = 0
+        self._count = 0
+
+    def gap(self, ns: int) -> None:
+        """Fact: so long passed between two messages."""
+        if ns > self._longest_ns:
+            if ns > self._most_ns:
+                self.ns, self._longest_ns, self._count = self._most_ns, 0, 0
+                return
+            self._longest_ns = ns
+            self.ns = max(self.ns, self._within_bounds())
+        self._count += 1
+        if self._count == MESSAGES_OF_LATE:
+            self.ns = self._within_bounds()
+            self._longest_ns = self._count = 0
+
+    def _within_bounds(self) -> int:
+        return max(self._least_ns, min(self._longest_ns + self._period_ns, self._most_ns))
