@@ -230,8 +230,9 @@ def test_a_recording_across_a_swap_replays_exactly_with_both_bundles(
     try:
         assert served.node.await_subscriber(JOURNAL_PREFIX, PATIENCE_S)
         with served:
-            served.read_until_live(served.session.bundle_hash)
-            served.read_until_live(swap_bundle(served.control, str(other_bundle)))
+            first = served.read_until_live(served.session.bundle_hash)
+            second = swap_bundle(served.control, str(other_bundle))
+            served.read_until_live(second, after_tick=first + 20)
     finally:
         time.sleep(0.5)  # what was published last is still on its way
         stop.set()
