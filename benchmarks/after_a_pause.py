@@ -22,7 +22,7 @@ from rich.table import Table
 from engines.opening import open_session
 from engines.session import Session
 from runtime.core.pipeline import Pipeline, TickPlan
-from runtime.decisions import DecisionMaker
+from runtime.decisions import DecisionMaker, FusedPlan
 from runtime.rig import Rig, load_rig
 from runtime.wire import encode_frame, encode_output
 
@@ -70,7 +70,9 @@ class Work:
         begin = time.perf_counter_ns()
         plan: TickPlan | None = self.pipeline.tick(self.now_ns)
         assert plan is not None
-        decision = self.maker.decision(plan, [[1 / classes] * classes], published_ns=self.now_ns, fuse_ms=0.0)
+        decision = self.maker.decision(
+            plan, FusedPlan([1 / classes] * classes), published_ns=self.now_ns, fuse_ms=0.0
+        )
         encode_output(decision)
         return (time.perf_counter_ns() - begin) / 1e3
 

@@ -6,7 +6,8 @@ A live node and a replay share this, so that the same inputs make the same decis
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
@@ -19,20 +20,48 @@ from runtime.rig import Rig
 from runtime.wire import Alternative, Decision, ModalityReport, Observation
 
 
-def fuse_plans(session: Session, plans: Sequence[TickPlan]) -> list[list[list[float]]]:
-    """Fuse the plans of ticks that are due at once, of one rig or several, in as few calls as the engine allows.
+@dataclass(frozen=True, slots=True)
+class FusedPlan:
+    """What fusion made of a tick's plan: class probabilities, in the order of the manifest's classes.
 
-    Returns:
-        Per plan: the class probabilities of the rig's own policy, then of each compared one.
+    Attributes:
+        own: under the rig's own policy.
+        compared: under each compared policy, in the plan's order.
+        said: modality -> of its witness alone and of the rest; empty at most ticks.
+    """
+
+    own: list[float]
+    compared: list[list[float]] = field(default_factory=list)
+    said: Mapping[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+
+
+def fuse_plans(session: Session, plans: Sequence[TickPlan]) -> list[FusedPlan]:
+    """Fuse the plans of ticks that are due at once, of one rig or several, in as few calls as the engine allows.
 
     Raises:
         EngineError: the engine failed.
     """
-    inputs = [each for plan in plans for each in (plan.input, *plan.alternatives.values())]
+    inputs = [each for plan in plans for each in _inputs(plan)]
     size = session.maximum_batch or len(inputs)
-    rows = [row for at in range(0, len(inputs), size) for row in _fused(session, inputs[at : at + size])]
-    taken = iter(rows)
-    return [list(islice(taken, 1 + len(plan.alternatives))) for plan in plans]
+    rows = iter(
+        [row for at in range(0, len(inputs), size) for row in _fused(session, inputs[at : at + size])]
+    )
+    return [
+        FusedPlan(
+            next(rows),
+            list(islice(rows, len(plan.alternatives))),
+            {modality: (next(rows), next(rows)) for modality in plan.witnesses},
+        )
+        for plan in plans
+    ]
+
+
+def _inputs(plan: TickPlan) -> Iterator[FusionInput]:
+    yield plan.input
+    yield from plan.alternatives.values()
+    for witness in plan.witnesses.values():
+        yield witness.alone
+        yield witness.rest
 
 
 def _fused(session: Session, inputs: Sequence[FusionInput]) -> list[list[float]]:
@@ -73,18 +102,16 @@ class DecisionMaker:
         self._classes = session.manifest.classes
         self._units = {m.name: m.observation_unit for m in session.manifest.modalities}
 
-    def decision(
-        self, plan: TickPlan, probabilities: Sequence[Sequence[float]], *, published_ns: int, fuse_ms: float
-    ) -> Decision:
+    def decision(self, plan: TickPlan, fused: FusedPlan, *, published_ns: int, fuse_ms: float) -> Decision:
         """The message of a tick.
 
         Args:
             plan: of the tick.
-            probabilities: of the rig's own policy, then of each compared one; rows of what fusion gave for the plan.
+            fused: what fusion made of it.
             published_ns: now.
             fuse_ms: how long the tick took so far.
         """
-        own, weights = probabilities[0], plan.input.presence.tolist()
+        own, weights = fused.own, plan.input.presence.tolist()
         latency = {"fuse": fuse_ms, "lateness": (published_ns - plan.deadline_ns) / 1e6}
         if plan.capture_ns is not None:
             latency["frame_to_decision"] = (published_ns - plan.capture_ns) / 1e6
@@ -113,7 +140,7 @@ class DecisionMaker:
             latency_ms=latency,
             compare={
                 policy: Alternative(self._label(row), dict(zip(self._classes, row, strict=True)))
-                for policy, row in zip(plan.alternatives, probabilities[1:], strict=True)
+                for policy, row in zip(plan.alternatives, fused.compared, strict=True)
             },
         )
 

@@ -20,7 +20,8 @@ import numpy as np
 
 from engines.errors import EngineError
 from engines.session import Session
-from runtime.core.pipeline import Pipeline, TickPlan, add_counters
+from runtime.core.accounting import add_counters
+from runtime.core.pipeline import Pipeline, TickPlan
 from runtime.core.worklist import EncodeJob, Job, Worklist
 from runtime.decisions import blank_evidence, fuse_plans
 from runtime.hosting import HostedRig, check_rigs, host
@@ -342,7 +343,7 @@ class Node:
         if not due:
             return
         try:
-            probabilities = fuse_plans(self._session, [plan for _, plan in due])
+            fused = fuse_plans(self._session, [plan for _, plan in due])
         except EngineError as e:
             self._statistics.failed("fuse", e)
             for hosted, _ in due:
@@ -352,9 +353,10 @@ class Node:
         fuse_ms = (self._clock() - begin) / 1e6
         self._statistics.latency["fuse"].add(fuse_ms)
         wanted = []
-        for (hosted, plan), rows in zip(due, probabilities, strict=True):
-            decision = hosted.maker.decision(plan, rows, published_ns=self._clock(), fuse_ms=fuse_ms)
+        for (hosted, plan), each in zip(due, fused, strict=True):
+            decision = hosted.maker.decision(plan, each, published_ns=self._clock(), fuse_ms=fuse_ms)
             self._publish(decision)
+            hosted.pipeline.witnessed(plan, each.said)
             self._note_latency(plan, begin)
             wanted += hosted.ticked(plan, self._decisions.subscribed)
         self._worklist.ticked(wanted)

@@ -98,6 +98,11 @@ class Health(_Strict):
     future_tolerance_s: float = Field(
         default=0.05, ge=0, description="a capture time further ahead is refused"
     )
+    implausible_odds: float | None = Field(
+        default=None,
+        gt=1,
+        description="`implausible` where it is so much to one that a sensor perceives something else",
+    )
     clock_uncertainty_s: float = Field(
         default=0.1,
         gt=0,

@@ -69,6 +69,7 @@ EXPECTED_STATE = {
     "rail": ("corrupt",),
     "holes": ("corrupt",),
     "clip": ("corrupt",),
+    "stale": ("implausible",),
 }
 """Fault kind -> the states that count as having noticed it."""
 

@@ -19,6 +19,8 @@ STATE_COLOURS = {
     "missing": "#9aa0a6",
     "frozen": "#5e60ce",
     "corrupt": "#d1495b",
+    "bad_clock": "#9c5a2c",
+    "implausible": "#c2417c",
     "waiting": "#dddddd",
 }
 CLASS_COLOURS = ("#355070", "#e56b6f", "#eaac8b", "#6d9dc5", "#8ab17d", "#b56576", "#577590", "#f4a261")

@@ -16,6 +16,8 @@ STATE_STYLES = {
     "missing": "bold white on grey37",
     "frozen": "bold white on blue",
     "corrupt": "bold white on red",
+    "bad_clock": "bold white on dark_orange3",
+    "implausible": "bold white on magenta",
     "waiting": "dim",
 }
 

@@ -12,7 +12,9 @@ is a check, not an identity.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from runtime.wire import Reason
 
@@ -44,6 +46,16 @@ class Ledger:
     def unaccounted(self) -> int:
         """Messages that went nowhere; always 0."""
         return self.received - self.used - self.pending - sum(self.dropped.values())
+
+    def counters(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return {
+            "received": self.received,
+            "used": self.used,
+            "pending": self.pending,
+            "dropped": {reason.value: n for reason, n in sorted(self.dropped.items())},
+            "unaccounted": self.unaccounted(),
+        }
 
     def arrive(self) -> None:
         """A message came in."""
@@ -83,3 +95,12 @@ class Ledger:
         if self._pending:
             self.dropped[reason] += len(self._pending)
             self._pending.clear()
+
+
+def add_counters(total: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Add one map of counters to another, key by key."""
+    for key, value in part.items():
+        if isinstance(value, Mapping):
+            add_counters(total.setdefault(key, {}), value)
+        else:
+            total[key] = total.get(key, 0) + value

@@ -33,6 +33,8 @@ class State(StrEnum):
     """Data that a content check refuses."""
     BAD_CLOCK = "bad_clock"
     """Data whose time cannot be told: impossible stamps, or an offset too uncertain."""
+    IMPLAUSIBLE = "implausible"
+    """Healthy data that tells of something else than all the other sensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class HealthMonitor:
         self._engine: str | None = None
         self._refusal: tuple[int, str] | None = None
         self._clock: tuple[str, str] | None = None
+        self._disagreement: str | None = None
         self._evidence_ns: int | None = None
         self._trusted = False
         self._fault_ns: int | None = None
@@ -194,6 +197,10 @@ class HealthMonitor:
         """Fact: the engine failed on this modality's window."""
         self._engine = detail
 
+    def disagreement(self, detail: str | None) -> None:
+        """Fact: the sensor disagrees with the others (:mod:`runtime.core.agreement`); None that it does not."""
+        self._disagreement = detail
+
     def check(self, now_ns: int, *, renewed: bool = False) -> State:
         """Judge the facts at ``now``; a change of state is kept for :meth:`changes`.
 
@@ -255,6 +262,8 @@ class HealthMonitor:
             return _Verdict(
                 State.LATE, "capture_age", f"{_seconds(self._age_ns)} > {_seconds(limits.late_ns)} on arrival"
             )
+        if self._disagreement is not None:
+            return _Verdict(State.IMPLAUSIBLE, "disagreement", self._disagreement)
         return self._judge_evidence(now_ns, waited_ns, renewed=renewed)
 
     def _judge_evidence(self, now_ns: int, waited_ns: int, *, renewed: bool) -> _Verdict:

@@ -17,11 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import Manifest
-from runtime.core.accounting import Ledger
+from runtime.core.accounting import Ledger, add_counters
+from runtime.core.agreement import AgreementMonitor, Witness
+from runtime.core.clock import nanoseconds
 from runtime.core.fusion import FusionInput, fill
 from runtime.core.health import State
 from runtime.core.schedule import tick_schedule
 from runtime.core.stream import DueWindow, ModalityStream
+from runtime.core.tick_plan import ModalityStatus, TickPlan
 from runtime.rig import FillPolicy, Rig, check_rig_feeds_bundle, check_same_windows
 from runtime.wire import FRAME_PREFIX, Frame, FrameDecoder, HealthEvent, Limits, Reason, WireError
 
@@ -61,46 +64,6 @@ class Rejected:
     expected: str
     came: str
     modality: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ModalityStatus:
-    """One modality at a tick.
-
-    Attributes:
-        state: its health.
-        reason: the rule behind it; empty while live.
-        age_ns: since the capture of its newest evidence; None before the first.
-        weight: the presence value that the rig's fill policy gives to fuse.
-        imputed: whether the decision stands on an estimate of it.
-    """
-
-    state: State
-    reason: str
-    age_ns: int | None
-    weight: float
-    imputed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TickPlan:
-    """One tick to fuse and publish.
-
-    Attributes:
-        number: of the tick; missed ones leave gaps.
-        deadline_ns: when it was due.
-        input: for fuse, under the rig's fill policy.
-        alternatives: policy -> input, for the policies to compare with.
-        modalities: modality -> status, in the order of the mask.
-        capture_ns: newest capture time among the live evidence; None if nothing is live.
-    """
-
-    number: int
-    deadline_ns: int
-    input: FusionInput
-    alternatives: Mapping[str, FusionInput]
-    modalities: Mapping[str, ModalityStatus]
-    capture_ns: int | None
 
 
 class Pipeline:
@@ -146,6 +109,7 @@ class Pipeline:
         self._unattributed = Ledger()
         self._topics = {FRAME_PREFIX + f"{rig.name}/{m}".encode(): m for m in self._streams}
         self._blank: dict[str, npt.NDArray[np.float32]] = {}
+        self._agreement = self._new_agreement(manifest)
         # Drained on every turn of the shell; bounded in case it is not.
         self._events: deque[HealthEvent] = deque(maxlen=1024)
 
@@ -252,6 +216,7 @@ class Pipeline:
         for name, stream in self._streams.items():
             check_same_windows(stream.spec, manifest.modality(name))
         self._blank.clear()
+        self._agreement = self._new_agreement(manifest)
         windows = (
             stream.replace_bundle(manifest.modality(name), manifest.health_thresholds.get(name, {}))
             for name, stream in self._streams.items()
@@ -292,7 +257,21 @@ class Pipeline:
                 for i, (name, s) in enumerate(self._streams.items())
             },
             capture_ns=max(captures, default=None),
+            witnesses=self._witnesses(due.deadline_ns, live),
         )
+
+    def witnessed(self, plan: TickPlan, said: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+        """What fusion made of a plan's witnesses; who is implausible for it becomes so with the next judgement.
+
+        Args:
+            plan: the last one that :meth:`tick` gave.
+            said: modality -> class probabilities by itself, and of the others.
+        """
+        if self._agreement is None or not plan.witnesses:
+            return
+        self._agreement.witnessed(plan.deadline_ns, said)
+        for name, stream in self._streams.items():
+            stream.health.disagreement(self._agreement.detail(name))
 
     def tick_failed(self) -> None:
         """The engine failed on the plan that :meth:`tick` gave last: it counts as failed, not as published."""
@@ -335,8 +314,8 @@ class Pipeline:
             failed} in all; ``modalities`` the same per modality without ticks; ``unattributed`` the messages that
             belong to none. See :mod:`runtime.core.accounting` for the words.
         """
-        modalities = {name: _stream_counters(s) for name, s in self._streams.items()}
-        nowhere = _ledger_counters(self._unattributed)
+        modalities = {name: s.counters() for name, s in self._streams.items()}
+        nowhere = self._unattributed.counters()
         total: dict[str, Any] = {}
         for part in (*modalities.values(), nowhere):
             add_counters(total, part)
@@ -362,6 +341,20 @@ class Pipeline:
                 HealthEvent(self.rig.name, name, c.at_ns, c.previous.value, c.state.value, c.reason, c.detail)
             )
 
+    def _new_agreement(self, manifest: Manifest) -> AgreementMonitor | None:
+        odds = self.rig.health.implausible_odds
+        if odds is None:
+            return None
+        windows_s = [(m.window + m.hop) / m.rate_hz for m in manifest.modalities]
+        return AgreementMonitor(self.rig.modality_names, odds, nanoseconds(max(windows_s)))
+
+    def _witnesses(self, now_ns: int, live: Mapping[str, bool]) -> Mapping[str, Witness]:
+        if self._agreement is None:
+            return {}
+        heard = {name: live[name] or s.health.state is State.IMPLAUSIBLE for name, s in self._streams.items()}
+        evidence = {name: s.evidence for name, s in self._streams.items() if s.evidence is not None}
+        return self._agreement.witnesses(now_ns, live, heard, evidence)
+
     def _fill(self, policy: FillPolicy, live: Mapping[str, bool]) -> FusionInput:
         evidence = {name: s.evidence for name, s in self._streams.items() if s.evidence is not None}
         return fill(policy, self.rig.modality_names, live, evidence, self._blank)
@@ -371,31 +364,3 @@ class Pipeline:
         if evidence.shape != (size,):
             raise ValueError(f"evidence of {modality!r}: expected shape ({size},), got {evidence.shape}")
         return np.asarray(evidence, np.float32)
-
-
-def _ledger_counters(ledger: Ledger) -> dict[str, Any]:
-    return {
-        "received": ledger.received,
-        "used": ledger.used,
-        "pending": ledger.pending,
-        "dropped": {reason.value: n for reason, n in sorted(ledger.dropped.items())},
-        "unaccounted": ledger.unaccounted(),
-    }
-
-
-def _stream_counters(stream: ModalityStream) -> dict[str, Any]:
-    return _ledger_counters(stream.ledger) | {
-        "lost": stream.order.lost,
-        "restarts": stream.order.restarts,
-        "clock_reanchored": stream.clock_guard.reanchored,
-        "windows": dict(stream.windows),
-    }
-
-
-def add_counters(total: dict[str, Any], part: Mapping[str, Any]) -> None:
-    """Add one map of counters to another, key by key."""
-    for key, value in part.items():
-        if isinstance(value, Mapping):
-            add_counters(total.setdefault(key, {}), value)
-        else:
-            total[key] = total.get(key, 0) + value

@@ -133,6 +133,15 @@ class ModalityStream:
         self.latest = DueWindow(self.spec.name, cut.window, cut.capture_ns)
         return self.latest
 
+    def counters(self) -> dict[str, Any]:
+        """Where this modality's messages and windows went, ready for JSON."""
+        return self.ledger.counters() | {
+            "lost": self.order.lost,
+            "restarts": self.order.restarts,
+            "clock_reanchored": self.clock_guard.reanchored,
+            "windows": dict(self.windows),
+        }
+
     def replace_bundle(self, spec: ModalitySpec, thresholds: dict[str, float]) -> DueWindow | None:
         """Go on with another bundle that takes the same windows: its checks, and no evidence yet.
 

@@ -88,11 +88,12 @@ class _Run:
 
     def _decide(self, plan: TickPlan, at_ns: int) -> Decision | None:
         try:
-            (probabilities,) = fuse_plans(self.session, [plan])
+            (fused,) = fuse_plans(self.session, [plan])
         except EngineError:
             self.pipeline.tick_failed()
             return None
-        return self.maker.decision(plan, probabilities, published_ns=at_ns, fuse_ms=0.0)
+        self.pipeline.witnessed(plan, fused.said)
+        return self.maker.decision(plan, fused, published_ns=at_ns, fuse_ms=0.0)
 
 
 def replay_exactly(

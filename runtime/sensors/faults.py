@@ -1,14 +1,15 @@
 """Faults: what can go wrong with a sensor, as a seeded schedule that is applied to the samples it delivers.
 
 The schedule is data (YAML), and applying it is a function of (schedule, modality, time, samples): the same
-schedule spoils the same bytes in every process. Only `freeze` needs a memory, the last good message, which
-:class:`FaultInjector` holds.
+schedule spoils the same bytes in every process. Only `freeze` and `stale` need a memory, the last good message and
+those of a while ago, which :class:`FaultInjector` holds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,7 +23,7 @@ from configs.reading import read_yaml, validated
 from engines.bundle import ModalityKind
 from runtime.rig import Rig
 
-FaultKind = Literal["silence", "freeze", "rail", "holes", "clip", "black", "flat", "noise", "nan"]
+FaultKind = Literal["silence", "freeze", "rail", "holes", "clip", "black", "flat", "noise", "nan", "stale"]
 
 APPLIES_TO: dict[str, frozenset[str]] = {
     "silence": frozenset(get_args(ModalityKind)),
@@ -34,6 +35,7 @@ APPLIES_TO: dict[str, frozenset[str]] = {
     "clip": frozenset({"audio"}),
     "black": frozenset({"rgb"}),
     "nan": frozenset({"eeg"}),
+    "stale": frozenset(get_args(ModalityKind)),
 }
 """Fault -> kinds of sensor that it can happen to; NaN needs a floating point stream."""
 
@@ -44,8 +46,13 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "clip": {"gain": 20.0},
     "noise": {"share_of_range": 0.5},
     "nan": {"share": 0.1},
+    "stale": {"behind_s": 7.0},
 }
 """Fault -> its parameters with their defaults; faults that are not listed have none."""
+
+
+_SAME_S = 0.0005
+"""Times of messages that differ by less are the same but for rounding."""
 
 
 class FaultError(ValueError):
@@ -61,7 +68,8 @@ class Fault(BaseModel):
     Parameters by kind: `rail` channels (how many, from the first), level (value they stick at); `holes`
     share of pixels that lose their reading; `clip` gain before saturation; `noise` share_of_range, the
     standard deviation of white noise as a share of the range of integer samples, or as a multiple of 1000
-    for floating point ones; `nan` share of samples that turn NaN.
+    for floating point ones; `nan` share of samples that turn NaN;
+    `stale` behind_s, how long ago what is delivered as new was seen (a buffer that nobody empties).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,6 +89,8 @@ class Fault(BaseModel):
         known = DEFAULTS.get(self.kind, {})
         if unknown := sorted(self.params.keys() - known.keys()):
             raise ValueError(f"fault {self.kind!r} takes parameters {sorted(known)}, got {unknown}")
+        if self.kind == "stale" and not self.param("behind_s") >= 0:
+            raise ValueError(f"behind_s must be >= 0, got {self.param('behind_s')}")
         return self
 
     def param(self, name: str) -> float:
@@ -204,6 +214,7 @@ def apply(
     elapsed_s: float,
     samples: npt.NDArray[Any],
     last_good: npt.NDArray[Any] | None = None,
+    old: Mapping[int, npt.NDArray[Any]] | None = None,
 ) -> npt.NDArray[Any] | None:
     """What a sensor delivers instead of ``samples`` at a time. Pure: same arguments, same bytes.
 
@@ -214,6 +225,7 @@ def apply(
         samples: the message's good samples; never written to.
         last_good: the last message before any fault, which `freeze` repeats; without one it repeats
             ``samples``.
+        old: number of a `stale` fault in the schedule -> the message that it delivers; without one, ``samples``.
 
     Returns:
         The samples to publish, of the same shape and dtype, or None where the sensor stays silent.
@@ -225,6 +237,9 @@ def apply(
         if fault.kind == "freeze":
             if last_good is not None:
                 out = last_good
+            continue
+        if fault.kind == "stale":
+            out = samples if old is None else old.get(number, samples)
             continue
         # Milliseconds tell messages apart at any rate below 1 kHz and do not suffer from float rounding.
         rng = np.random.default_rng([schedule.seed, number, round(elapsed_s * 1000)])
@@ -262,21 +277,34 @@ def _saturate(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDAr
 
 
 class FaultInjector:
-    """Applies a schedule to one live stream and remembers the last good message for `freeze`."""
+    """Applies a schedule to one live stream and remembers what `freeze` and `stale` deliver again."""
 
     def __init__(self, schedule: FaultSchedule, modality: str) -> None:
         self._schedule = schedule
         self._modality = modality
         self._last_good: npt.NDArray[Any] | None = None
+        stale = (f for f in schedule.faults if f.kind == "stale" and modality in f.modalities)
+        self._remembered_s = max((f.param("behind_s") for f in stale), default=None)
+        self._past: deque[tuple[float, npt.NDArray[Any]]] = deque()
 
     def apply(self, elapsed_s: float, samples: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
         """What the sensor delivers instead of ``samples``, None where it is silent; see :func:`apply`."""
-        if not self._schedule.active(self._modality, elapsed_s):
+        if self._remembered_s is not None:
+            self._past.append((elapsed_s, samples))
+            while self._past[0][0] < elapsed_s - self._remembered_s - _SAME_S:
+                self._past.popleft()
+        active = self._schedule.active(self._modality, elapsed_s)
+        if not active:
             self._last_good = samples
             return samples
         if self._last_good is None:
             self._last_good = samples
-        return apply(self._schedule, self._modality, elapsed_s, samples, self._last_good)
+        old = {n: self._seen(elapsed_s - f.param("behind_s")) for n, f in active if f.kind == "stale"}
+        return apply(self._schedule, self._modality, elapsed_s, samples, self._last_good, old)
+
+    def _seen(self, elapsed_s: float) -> npt.NDArray[Any]:
+        """The first message that was captured then or later."""
+        return next(samples for at_s, samples in self._past if at_s >= elapsed_s - _SAME_S)
 
 
 def faulty_modalities(

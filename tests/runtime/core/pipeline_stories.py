@@ -259,6 +259,7 @@ RIGS = {
     "odd_rate": rig_with(tick={"rate_hz": 7.3}),
     "hold": rig_with(fill="hold"),
     "arrival": rig_with(tick={"policy": "arrival", "rate_hz": 20}),
+    "disagreeing": rig_with(health={"implausible_odds": 1.5}),
     "arrival_of_one": rig_with(tick={"policy": "arrival", "on": ("eeg",), "rate_hz": 3}),
 }
 REPEATABLE = settings(
@@ -274,7 +275,8 @@ REPEATABLE = settings(
 def tell(rig: Rig, actions: list[tuple[str, str, int]]) -> Story:
     story = Story(rig)
     if len(actions) % 3:
-        story.run(0.7)  # everything is live; else it happens while they begin
+        # Everything is live; else it happens while they begin. What is implausible takes longer to be.
+        story.run(0.7 if rig.health.implausible_odds is None else 5.0)
     for action in actions:
         story.act(*action)
     story.pipeline.events()

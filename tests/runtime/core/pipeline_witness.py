@@ -25,9 +25,12 @@ REASONS = {
     "late": {"capture_age", "evidence_age"},
     "frozen": {"identical"},
     "bad_clock": {"future", "backward", "uncertain"},
+    "implausible": {"disagreement"},
     "corrupt": CONTENT,
 }
 """docs/protocol.md: state -> the reasons it is entered with. Nothing ever leads to ``waiting``."""
+STRETCH_NS = 1_500_000_000
+SAYS = ([0.99, 0.01], [0.01, 0.99])
 
 
 class Witness(Pipeline):
@@ -54,6 +57,7 @@ class Witness(Pipeline):
         self.event_ns = START
         self.number, self.deadline_ns = -1, START
         self.brought = False
+        self.contrary = True  # sensors that are asked differ now and then
         self.ramp = True  # audio samples count up by one, so that a window with a gap shows
 
     def receive(self, parts: Sequence[Any], now_ns: int) -> Received | Rejected:
@@ -117,7 +121,32 @@ class Witness(Pipeline):
         if plan is not None:
             self._check_plan(plan, now_ns)
         self._told("tick", (now_ns,), None if plan is None else plain(plan), now_ns)
+        if plan is not None and plan.witnesses:
+            self._answer(plan)
         return plan
+
+    def _answer(self, plan: TickPlan) -> None:
+        """As an engine would that perceives another class every while; some sensors differ, now these, now those."""
+        stretch = plan.deadline_ns // STRETCH_NS
+        said = {}
+        for name in plan.witnesses:
+            differs = self.contrary and (stretch // 3 + ALL.index(name)) % 3 == 0
+            said[name] = SAYS[(stretch + differs) % 2], SAYS[stretch % 2]
+        self.witnessed(plan, said)
+        self._told("witnessed", (plan, said), None, self.now)
+
+    def _check_witnesses(self, plan: TickPlan, live: dict[str, bool]) -> None:
+        """Who is believed, but for its disagreement, is held against those who are."""
+        for name, witness in plan.witnesses.items():
+            assert live[name] or self.state(name) is State.IMPLAUSIBLE
+            others = {m for m in ALL if live[m] and m != name}
+            assert len(others) >= 2
+            assert set(witness.alone.evidence) == {name}
+            assert set(witness.rest.evidence) == others
+            for part in (witness.alone, witness.rest):
+                assert part.presence.tolist() == [float(m in part.evidence) for m in ALL]
+                for m, evidence in part.evidence.items():
+                    assert np.array_equal(evidence, self.held[m][0])
 
     def wake_ns(self, now_ns: int) -> int:
         wake = super().wake_ns(now_ns)
@@ -223,6 +252,7 @@ class Witness(Pipeline):
         assert tuple(plan.modalities) == ALL
         live = {m: self.state(m) is State.LIVE for m in ALL}
         self._check_input(self.rig.fill, plan.input, live)
+        self._check_witnesses(plan, live)
         for policy, fused in plan.alternatives.items():
             self._check_input(policy, fused, live)
         for i, (name, status) in enumerate(plan.modalities.items()):

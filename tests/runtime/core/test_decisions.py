@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from pipeline_bench import EVIDENCE_SIZE, MS, SENSORS, Bench, bench_manifest, bench_rig
 
 from engines.session import Fused, Session
-from runtime.core.pipeline import TickPlan
+from runtime.core.agreement import Witness
+from runtime.core.pipeline import FusionInput, TickPlan
 from runtime.decisions import DecisionMaker, fuse_plans
 
 ALL = tuple(SENSORS)
@@ -56,11 +58,27 @@ def plan() -> TickPlan:
 
 
 def test_each_policy_is_told_by_its_own_probabilities(maker: DecisionMaker, plan: TickPlan) -> None:
-    (rows,) = fuse_plans(SESSION, [plan])
-    decision = maker.decision(plan, rows, published_ns=plan.deadline_ns, fuse_ms=1.0)
+    (fused,) = fuse_plans(SESSION, [plan])
+    decision = maker.decision(plan, fused, published_ns=plan.deadline_ns, fuse_ms=1.0)
     assert (decision.label, decision.probabilities) == ("b", {"a": 0.375, "b": 0.625})
     told = {policy: other.probabilities for policy, other in decision.compare.items()}
     assert told == {"hold": {"a": 0.5, "b": 0.5}, "zero": {"a": 0.5, "b": 0.5}}
+
+
+def test_witnesses_are_fused_with_the_tick_and_are_no_part_of_its_decision(
+    maker: DecisionMaker, plan: TickPlan
+) -> None:
+    evidence = plan.input.evidence
+    one = FusionInput(np.array([0, 1, 0], np.float32), {"audio": evidence["audio"]}, ())
+    both = FusionInput(np.array([0, 1, 1], np.float32), {m: evidence[m] for m in ("audio", "eeg")}, ())
+    asked = replace(plan, witnesses={"audio": Witness(one, both), "eeg": Witness(both, one)})
+    plain, fused, again = fuse_plans(SESSION, [plan, asked, plan])
+    assert fused.said == {"audio": ([0.25, 0.75], [0.375, 0.625]), "eeg": ([0.375, 0.625], [0.25, 0.75])}
+    assert (plain.own, plain.compared, plain.said) == (fused.own, fused.compared, {})
+    assert again == plain
+    assert maker.decision(asked, fused, published_ns=0, fuse_ms=0) == maker.decision(
+        plan, plain, published_ns=0, fuse_ms=0
+    )
 
 
 def test_the_flags_of_a_decision_are_those_of_its_plan(maker: DecisionMaker, plan: TickPlan) -> None:

@@ -286,3 +286,24 @@ def test_changes_chain_and_live_is_earned(facts: list[str]) -> None:
     assert all(c.previous is not c.state for c in changes)
     assert chain[-1] is sensed.monitor.state
     assert [c.at_ns for c in changes] == sorted(c.at_ns for c in changes)
+
+
+def test_disagreement_is_implausible_until_it_is_taken_back_and_good_messages_came(sensed: Sensed) -> None:
+    sensed.monitor.disagreement("a thousand to one")
+    assert sensed.frame() is State.IMPLAUSIBLE
+    (change,) = sensed.monitor.changes()
+    assert (change.state, change.reason, change.detail) == (
+        State.IMPLAUSIBLE,
+        "disagreement",
+        "a thousand to one",
+    )
+    assert {sensed.frame() for _ in range(20)} == {State.IMPLAUSIBLE}
+    sensed.monitor.disagreement(None)
+    assert sensed.frame() is State.LIVE
+    assert sensed.monitor.changes()[-1].reason == "recovered"
+
+
+def test_what_is_certain_goes_before_disagreement(sensed: Sensed) -> None:
+    sensed.monitor.disagreement("a thousand to one")
+    assert sensed.frame(check="rms_min") is State.CORRUPT
+    assert sensed.wait(500 * MS) is State.MISSING

@@ -58,6 +58,7 @@ def test_after_anything_good_sensors_are_live_again(rig: str, actions: list[tupl
     """No fault is for ever: with steady sensors, honest clocks and a working engine, everything comes back."""
     story = tell(RIGS[rig], actions)
     story.silent, story.spoil, story.encode = set(), {}, True
+    story.pipeline.contrary = False
     story.offset.clear()
     story.delay_ns = dict.fromkeys(ALL, 0)
     story.now += 4000 * SECOND  # beyond any stamp that was accepted meanwhile

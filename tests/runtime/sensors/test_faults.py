@@ -52,7 +52,8 @@ def test_a_fault_holds_only_in_its_time_and_modality_and_never_changes_its_input
     for elapsed in (0.0, 1.0, 2.0001, 9.0):
         assert apply(schedule, modality, elapsed, samples) is samples
     assert apply(schedule, "somebody-else", 1.5, samples) is samples
-    spoilt = apply(schedule, modality, 1.5, samples, last_good=samples - 1)
+    memory = {"last_good": samples - 1, "old": {0: samples - 2}}
+    spoilt = apply(schedule, modality, 1.5, samples, **memory)
     np.testing.assert_array_equal(samples, before)
     if fault == "silence":
         assert spoilt is None
@@ -61,7 +62,7 @@ def test_a_fault_holds_only_in_its_time_and_modality_and_never_changes_its_input
     assert spoilt.shape == samples.shape
     assert spoilt.dtype == samples.dtype
     assert not np.array_equal(spoilt, samples, equal_nan=True)
-    again = apply(schedule, modality, 1.5, samples, last_good=samples - 1)
+    again = apply(schedule, modality, 1.5, samples, **memory)
     np.testing.assert_array_equal(spoilt, again)
 
 
@@ -104,6 +105,24 @@ def test_a_frozen_stream_repeats_the_last_good_message_and_recovers() -> None:
     played = [injector.apply(i / 10, frame) for i, frame in enumerate(frames)]
     values = [int(p.flat[0]) for p in played if p is not None]
     assert values == [*range(11), *[10] * 10, *range(21, 30)]
+
+
+def test_a_stale_stream_delivers_what_was_seen_a_while_ago_as_new_and_recovers() -> None:
+    injector = FaultInjector(one("stale", "rgb", behind_s=0.5), "rgb")
+    frames = [np.full((1, 2), i) for i in range(30)]
+    values = [int(p.flat[0]) for i, f in enumerate(frames) if (p := injector.apply(i / 10, f)) is not None]
+    assert values == [*range(11), *range(6, 16), *range(21, 30)]
+
+
+def test_a_stream_that_begins_stale_has_only_what_it_saw() -> None:
+    injector = FaultInjector(one("stale", "rgb", behind_s=0.5), "rgb")
+    played = [injector.apply(t, np.full((1, 2), n)) for n, t in enumerate((1.2, 1.4, 1.6, 1.8, 2.1))]
+    assert [int(p.flat[0]) for p in played if p is not None] == [0, 0, 0, 1, 4]
+
+
+def test_a_stale_stream_cannot_be_ahead_of_time() -> None:
+    with pytest.raises(ValueError, match="behind_s must be >= 0"):
+        one("stale", "rgb", behind_s=-1)
 
 
 def test_a_stream_that_begins_frozen_repeats_its_first_message() -> None:

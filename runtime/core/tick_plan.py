@@ -1,0 +1,53 @@
+"""What a tick is to fuse and to publish, as the pipeline plans it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from runtime.core.agreement import Witness
+from runtime.core.fusion import FusionInput
+from runtime.core.health import State
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityStatus:
+    """One modality at a tick.
+
+    Attributes:
+        state: its health.
+        reason: the rule behind it; empty while live.
+        age_ns: since the capture of its newest evidence; None before the first.
+        weight: the presence value that the rig's fill policy gives to fuse.
+        imputed: whether the decision stands on an estimate of it.
+    """
+
+    state: State
+    reason: str
+    age_ns: int | None
+    weight: float
+    imputed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TickPlan:
+    """One tick to fuse and publish.
+
+    Attributes:
+        number: of the tick; missed ones leave gaps.
+        deadline_ns: when it was due.
+        input: for fuse, under the rig's fill policy.
+        alternatives: policy -> input, for the policies to compare with.
+        modalities: modality -> status, in the order of the mask.
+        capture_ns: newest capture time among the live evidence; None if nothing is live.
+        witnesses: modality -> what to fuse as well, now and then, to hold it against the others; give what comes of it
+            to :meth:`Pipeline.witnessed`.
+    """
+
+    number: int
+    deadline_ns: int
+    input: FusionInput
+    alternatives: Mapping[str, FusionInput]
+    modalities: Mapping[str, ModalityStatus]
+    capture_ns: int | None
+    witnesses: Mapping[str, Witness] = field(default_factory=dict)
