@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from curve_peers import KeyFolder, until
+from curve_peers import KeyFolder, heard, read, until
 from network_namespaces import Host, NamespacesMissingError, two_hosts
 
 import runtime.transport.authentication as authentication
@@ -45,23 +45,6 @@ def robot(hosts: tuple[Host, Host], folder: KeyFolder) -> Iterator[tuple[FrameRe
 
 def sensor(host: Host, frames: FrameReceiver, keys: Keys) -> FrameSender:
     return host.inside(lambda: FrameSender(frames.endpoint, keys=keys))
-
-
-def heard(receiver: FrameReceiver, sender: FrameSender, seconds: float = 5.0) -> bool:
-    def arrived() -> bool:
-        sender.send(FRAME)
-        return receiver.receive() is not None
-
-    return until(arrived, seconds)
-
-
-def read(sender: DecisionSender, reader: DecisionReceiver, seconds: float = 5.0) -> bool:
-    def arrived() -> bool:
-        sender.update_subscriptions()
-        sender.send([b"fused", b"decision", b""])
-        return reader.receive(0) is not None
-
-    return until(arrived, seconds)
 
 
 def test_another_machine_is_let_in_by_key_and_role(
