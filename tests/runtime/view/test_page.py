@@ -91,7 +91,7 @@ def test_numbers_that_came_with_an_update_that_was_not_drawn_are_shown(
     server, _ = serve(node.endpoint)
     node.telling = False
     with Visit(browser, server.link) as visit:
-        visit.waits_for("document.querySelector('#tile-eeg .best canvas').ariaLabel")
+        visit.waits_for("document.querySelector('#tile-eeg .best canvas')?.ariaLabel")
         visit.page.keyboard.press("p")
         node.telling = True
         wait_until(lambda: node.told, "statistics")
