@@ -215,6 +215,8 @@ class Pipeline:
         check_rig_feeds_bundle(self.rig, manifest)
         for name, stream in self._streams.items():
             check_same_windows(stream.spec, manifest.modality(name))
+        for stream in self._streams.values():
+            stream.health.disagreement(None)
         self._blank.clear()
         self._agreement = self._new_agreement(manifest)
         windows = (

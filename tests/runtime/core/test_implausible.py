@@ -98,9 +98,11 @@ def test_while_the_others_are_gone_nothing_is_asked(judged: Judged) -> None:
 def test_another_bundle_judges_anew(judged: Judged) -> None:
     judged.wrong = {"eeg"}
     judged.run(60)
+    judged.silent = {"rgb"}  # so that nobody is asked
+    judged.run(1)
+    assert judged.states()["eeg"] is State.IMPLAUSIBLE
     for due in judged.pipeline.replace_bundle(bench_manifest()):
         judged.pipeline.store_evidence(due.modality, np.zeros(3, np.float32), due.capture_ns)
-    judged.wrong = set()
     judged.run(1)
     assert judged.states()["eeg"] is State.LIVE
 
