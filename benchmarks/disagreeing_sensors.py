@@ -82,9 +82,8 @@ def play(
         "seconds": total_s,
         "told_s": rightly[0] - begin_s if rightly else None,
         "back_s": back[0] - end_s if back and rightly else None,
-        "wrongly": [
-            [round(at, 1), m] for at, m in told if not (m == stale and begin_s < at <= end_s + args.after)
-        ],
+        # After the fault too the sum may still say so, of what was heard during it.
+        "wrongly": [[round(at, 1), m] for at, m in told if not (m == stale and at > begin_s)],
     }
 
 

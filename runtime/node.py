@@ -356,8 +356,8 @@ class Node:
         for (hosted, plan), each in zip(due, fused, strict=True):
             decision = hosted.maker.decision(plan, each, published_ns=self._clock(), fuse_ms=fuse_ms)
             self._publish(decision)
-            hosted.pipeline.witnessed(plan, each.said)
             self._note_latency(plan, begin)
+            hosted.pipeline.witnessed(plan, each.said)
             wanted += hosted.ticked(plan, self._decisions.subscribed)
         self._worklist.ticked(wanted)
         self._go_on_with_successor()

@@ -26,11 +26,14 @@ ASK_EVERY_NS = 250_000_000
 """Between two times that sensors are held against each other."""
 
 FEWEST_OTHERS = 2
+"""Of one other nobody can tell which of the two is wrong."""
 
 _DOUBT = 0.02
 """Share of every class probability that is spread over all classes: no model is surer than that."""
 
 _FEWEST_RATIOS = 2
+"""A class that held for fewer is not counted."""
+
 _MOST_RATIOS = 64
 """Of a class that holds for long the newest so many count."""
 

@@ -7,36 +7,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 # pytest imports by path (importlib mode), so the modules beside the tests have to be found some other way.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from virtual_run import noise
+from virtual_run import open_calm_session
 
-from engines.opening import open_session
 from engines.session import Session
-from runtime.core import quality
 from runtime.rig import Rig, load_rig
 from runtime.transport.endpoints import Endpoints
-
-
-def open_pair(rig: Rig, folder: Path) -> Iterator[Session]:
-    """A session for the sensors of a rig; its content checks know what they deliver while nothing is wrong."""
-    pytest.importorskip("torch", reason="the tiny bundle is exported with torch, which is not installed")
-    from tiny_bundle import build_tiny_bundle, make_specs
-
-    chance = np.random.default_rng(0)
-    thresholds = {}
-    for spec in make_specs(rig.modality_names):
-        windows = (noise(spec.kind, chance, spec.window_shape).astype(spec.dtype) for _ in range(32))
-        thresholds[spec.name] = quality.thresholds_from(
-            spec.kind, [quality.measure(spec.kind, w) for w in windows]
-        )
-    build_tiny_bundle(folder, rig.modality_names, health_thresholds=thresholds)
-    with open_session(folder) as session:
-        yield session
 
 
 @pytest.fixture(scope="session")
@@ -55,12 +35,12 @@ def signals_rig() -> Rig:
 
 @pytest.fixture(scope="session")
 def images_session(images_rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    yield from open_pair(images_rig, tmp_path_factory.mktemp("images") / "bundle")
+    yield from open_calm_session(images_rig, tmp_path_factory.mktemp("images") / "bundle")
 
 
 @pytest.fixture(scope="session")
 def signals_session(signals_rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    yield from open_pair(signals_rig, tmp_path_factory.mktemp("signals") / "bundle")
+    yield from open_calm_session(signals_rig, tmp_path_factory.mktemp("signals") / "bundle")
 
 
 @pytest.fixture

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from spoiling import MS, Message, Parts, Samples, Spoiling
 
+from engines.opening import open_session
 from engines.session import Session
 from runtime.client import Client
+from runtime.core import quality
 from runtime.node import Node
 from runtime.rig import Rig, Sensor
 from runtime.transport.endpoints import Endpoints
@@ -101,6 +105,23 @@ def noise(kind: str, generator: np.random.Generator, shape: tuple[int, ...]) -> 
         return generator.normal(0, 20, shape)
     low, high = {"rgb": (0, 256), "depth": (500, 1500), "audio": (-8000, 8000)}[kind]
     return generator.integers(low, high, shape)
+
+
+def open_calm_session(rig: Rig, folder: Path) -> Iterator[Session]:
+    """A session for the sensors of a rig; its content checks know what they deliver while nothing is wrong."""
+    pytest.importorskip("torch", reason="the tiny bundle is exported with torch, which is not installed")
+    from tiny_bundle import build_tiny_bundle, make_specs
+
+    chance = np.random.default_rng(0)
+    thresholds = {}
+    for spec in make_specs(rig.modality_names):
+        windows = (noise(spec.kind, chance, spec.window_shape).astype(spec.dtype) for _ in range(32))
+        thresholds[spec.name] = quality.thresholds_from(
+            spec.kind, [quality.measure(spec.kind, w) for w in windows]
+        )
+    build_tiny_bundle(folder, rig.modality_names, health_thresholds=thresholds)
+    with open_session(folder) as session:
+        yield session
 
 
 @dataclass
