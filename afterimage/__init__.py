@@ -1,7 +1,7 @@
 """Afterimage: a streaming multimodal sensor runtime that fills a dead sensor from a learned model, and says so.
 
-What integrators import: :class:`Client` reads decisions, :class:`Sensor` publishes samples. Both come from
-``runtime`` and are imported on first use, so ``import afterimage`` costs nothing.
+What integrators import: :class:`Client` reads decisions, :class:`Sensor` publishes samples, :class:`AfterimageError` is
+the root of every error that a user can mend. They are imported on first use, so ``import afterimage`` costs nothing.
 """
 
 from __future__ import annotations
@@ -10,17 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from configs.errors import AfterimageError
     from runtime.client import Client
-    from runtime.sensors.process import Sensor
+    from runtime.sensors.publisher import Sensor
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Sensor", "__version__"]
+__all__ = ["AfterimageError", "Client", "Sensor", "__version__"]
 
-_HOMES = {"Client": "runtime.client", "Sensor": "runtime.sensors.process"}
+_HOMES = {
+    "AfterimageError": "configs.errors",
+    "Client": "runtime.client",
+    "Sensor": "runtime.sensors.publisher",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``Client`` and ``Sensor`` when they are first asked for."""
+    """Import a public name when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module 'afterimage' has no attribute {name!r}; it has {__all__}")
     return getattr(import_module(_HOMES[name]), name)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.extras import import_extra
-from runtime.node import Node
+from configs.errors import import_extra
+from runtime.node.node import Node
 from runtime.record.writer import RecordingError
 from runtime.wire import JOURNAL_PREFIX
 

@@ -11,7 +11,7 @@ from engines.session import Session
 from runtime.record.reader import Recorded, read_recording
 from runtime.record.replayer import Replayed, decided, replay_exactly, replay_freely
 from runtime.rig import FillPolicy
-from runtime.sensors.faults import FaultSchedule
+from runtime.signals.faults import FaultSchedule
 from runtime.transport.endpoints import default_endpoints
 from runtime.transport.sockets import DecisionSender
 from runtime.wire import JournalEntry, encode_output

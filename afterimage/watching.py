@@ -66,7 +66,7 @@ def serving_page(
         PageError: the address cannot be listened on.
     """
     from afterimage import __version__
-    from runtime.extras import import_extra
+    from configs.errors import import_extra
 
     try:
         page = import_extra("runtime.view.page", "the live page")

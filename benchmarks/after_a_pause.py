@@ -22,7 +22,7 @@ from rich.table import Table
 from engines.opening import open_session
 from engines.session import Session
 from runtime.core.pipeline import Pipeline, TickPlan
-from runtime.decisions import DecisionMaker, FusedPlan
+from runtime.node.decisions import DecisionMaker, FusedPlan
 from runtime.rig import Rig, load_rig
 from runtime.wire import encode_frame, encode_output
 

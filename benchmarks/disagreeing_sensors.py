@@ -22,10 +22,10 @@ from engines.opening import open_session
 from engines.session import Session
 from runtime.record.replayer import replay_freely
 from runtime.rig import Rig, load_rig
-from runtime.sensors.faults import Fault, FaultSchedule
-from runtime.sensors.moments import MomentSource
-from runtime.sensors.playback import Playback, plan_for
-from runtime.sensors.sources import open_source
+from runtime.signals.faults import Fault, FaultSchedule
+from runtime.signals.moments import MomentSource
+from runtime.signals.playback import Playback, plan_for
+from runtime.signals.sources import open_source
 from runtime.wire import HealthEvent, JournalEntry, encode_frame
 
 START_NS = 10**13

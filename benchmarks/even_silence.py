@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runtime.core.silence import SilenceLimit
-from runtime.rig import Health
+from runtime.rig import HealthPolicy
 
 SHARES = (1.0, 0.9, 0.85, 0.8)
 LOST = (0.0, 0.01, 0.05)
@@ -23,7 +23,7 @@ JITTERS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 def false_alarms(gaps_ns: list[int], share: float, period_s: float) -> int:
     """How many of the gaps a limit calls silence."""
-    health = Health()
+    health = HealthPolicy()
     most_ns = round(1e9 * max(health.silence_periods * period_s, health.silence_floor_s))
     limit, alarms = SilenceLimit(most_ns, round(most_ns * share), round(1e9 * period_s)), 0
     for gap_ns in gaps_ns:

@@ -29,9 +29,9 @@ import yaml
 
 from runtime.client import Client
 from runtime.rig import load_rig
-from runtime.sensors.playback import Playback, plan_for
 from runtime.sensors.supervisor import Supervisor
-from runtime.sensors.synthetic import SyntheticSource
+from runtime.signals.playback import Playback, plan_for
+from runtime.signals.synthetic import SyntheticSource
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision, HealthEvent
 

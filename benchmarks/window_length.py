@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from runtime.sensors.moments import MomentSource
-from runtime.sensors.sources import open_source
+from runtime.signals.moments import MomentSource
+from runtime.signals.sources import open_source
 from trainers.data.sampler import BatchSampler
 from trainers.data.windows import evaluation_windows
 from trainers.evaluation.supervised import ReferenceClassifier, accuracy, train_classifier

@@ -1,4 +1,4 @@
-"""Reading a YAML file into a validated model, with errors that list every fault: where, what was wrong, what came."""
+"""Reading a YAML file into a strict model, with errors that list every fault: where, what was wrong, what came."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from configs.errors import AfterimageError
 
 _FOLDER = Path(__file__).parent
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class StrictModel(BaseModel):
+    """Base of everything that is read from a file or another process: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def shipped(kind: str) -> list[str]:
@@ -24,7 +32,7 @@ def config_path(kind: str, name_or_path: str | Path) -> Path:
     return path if path.suffix in (".yaml", ".yml") else _FOLDER / kind / f"{name_or_path}.yaml"
 
 
-def read_yaml(path: Path, absent: str, error: type[Exception]) -> Any:
+def read_yaml(path: Path, absent: str, error: type[AfterimageError]) -> Any:
     """The content of a YAML file.
 
     Args:
@@ -43,7 +51,7 @@ def read_yaml(path: Path, absent: str, error: type[Exception]) -> Any:
         raise error(f"{path}: not YAML: {e}") from e
 
 
-def validated(raw: Any, model: type[Model], where: Path, error: type[Exception]) -> Model:
+def validated(raw: Any, model: type[Model], where: Path, error: type[AfterimageError]) -> Model:
     """A model made of what a file held.
 
     Raises:

@@ -34,8 +34,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from configs.errors import AfterimageError
+from configs.reading import StrictModel
 from engines.refinement import Refinement
 
 SCHEMA_VERSION = 1
@@ -48,15 +50,11 @@ ModalityKind = Literal["rgb", "depth", "audio", "eeg"]
 WireDtype = Literal["uint8", "uint16", "int16", "float32"]
 
 
-class BundleError(Exception):
+class BundleError(AfterimageError):
     """A bundle that cannot be used; the message names the file, what was expected and what came."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModalitySpec(_Strict):
+class ModalitySpec(StrictModel):
     """What one modality's sensor delivers and what the model makes of it.
 
     A sensor publishes *samples* of ``sample_shape``; a window is ``window`` consecutive samples. For images a
@@ -83,7 +81,7 @@ class ModalitySpec(_Strict):
         return self.sample_shape if self.kind in ("rgb", "depth") else (self.window, *self.sample_shape)
 
 
-class Calibration(_Strict):
+class Calibration(StrictModel):
     """What makes a bundle's statements honest in every missing pattern.
 
     ``softmax(logits / temperature)`` for what it decides, imputation ± scale for what it imputes.
@@ -97,7 +95,7 @@ class Calibration(_Strict):
     )
 
 
-class Manifest(_Strict):
+class Manifest(StrictModel):
     """Everything a consumer must know of a bundle; validated on load, unknown keys refused."""
 
     schema_version: Literal[1] = 1

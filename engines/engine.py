@@ -22,8 +22,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from configs.reading import StrictModel
 from engines.bundle import (
     GOLDEN_NAME,
     MANIFEST_NAME,
@@ -47,12 +48,8 @@ _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DecisionRecord(_Strict):
-    """What the accuracy gate of a compile found; see :mod:`engines.accuracy_gate`."""
+class DecisionRecord(StrictModel):
+    """What the accuracy gate of a compile found; see :mod:`engines.compiling.accuracy_gate`."""
 
     rows: int = Field(description="validation windows that were decided in every missing pattern")
     allowed: float = Field(description="share of any pattern's decisions that may differ from PyTorch's")
@@ -61,7 +58,7 @@ class DecisionRecord(_Strict):
     differing: dict[str, int] = Field(description="missing pattern -> decisions that differ, where any do")
 
 
-class ParityRecord(_Strict):
+class ParityRecord(StrictModel):
     """What the parity check and the accuracy gate of a compile found.
 
     Where the target cannot run on the machine that builds, the same rewritten graphs were executed by ONNX Runtime on
@@ -79,7 +76,7 @@ class ParityRecord(_Strict):
     )
 
 
-class EngineManifest(_Strict):
+class EngineManifest(StrictModel):
     """Everything that decides whether an engine may be used; validated on load, unknown keys refused."""
 
     schema_version: Literal[2] = 2

@@ -5,8 +5,10 @@ Every message names the thing, what was expected, what came, and what to do abou
 
 from __future__ import annotations
 
+from configs.errors import AfterimageError
 
-class EngineError(Exception):
+
+class EngineError(AfterimageError):
     """An engine or session that cannot be used: stale, foreign, broken, or built for other versions."""
 
 

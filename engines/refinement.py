@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from configs.reading import StrictModel
 
 Array = TypeVar("Array", bound=Any)
 
 
-class Refinement(BaseModel):
+class Refinement(StrictModel):
     """How often the loop goes round, and where in the posterior the estimates are."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     iterations: int = Field(ge=1, description="rounds of filling and fusing")
     offsets: dict[str, int] = Field(

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from configs.reading import config_path, read_yaml, shipped, validated
+from configs.reading import StrictModel, config_path, read_yaml, shipped, validated
 from engines.errors import EngineError
 
 EngineBackend = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
@@ -28,11 +28,7 @@ class TargetError(EngineError):
     """A target that cannot be used; the message names the file, the field, what was expected and what came."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BatchProfile(_Strict):
+class BatchProfile(StrictModel):
     """The batch sizes an engine takes, 1 to ``maximum``; the runtime uses 1, evaluation uses more."""
 
     optimum: int = Field(default=1, ge=1, description="the size the engine is tuned for")
@@ -45,7 +41,7 @@ class BatchProfile(_Strict):
         return self
 
 
-class Target(_Strict):
+class Target(StrictModel):
     """One target file."""
 
     version: Literal[1]

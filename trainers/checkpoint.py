@@ -16,10 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from configs.errors import AfterimageError
+
 FORMAT = 1
 
 
-class CheckpointError(Exception):
+class CheckpointError(AfterimageError):
     """A checkpoint that cannot be resumed from; the message names what was expected and what came."""
 
 

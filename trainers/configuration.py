@@ -7,23 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from configs.reading import config_path, read_yaml, shipped, validated
+from configs.errors import AfterimageError
+from configs.reading import StrictModel, config_path, read_yaml, shipped, validated
 from runtime.rig import Rig
 from trainers.data.missingness import MissingnessPlan
 from trainers.systems.registry import SYSTEMS
 
 
-class ConfigurationError(Exception):
+class ConfigurationError(AfterimageError):
     """A training configuration that cannot be used; names the file, every faulty field and what came."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModalityConfig(_Strict):
+class ModalityConfig(StrictModel):
     """What a model reads of one sensor and how wide its network is."""
 
     window: int = Field(ge=1, description="samples in one window")
@@ -31,7 +28,7 @@ class ModalityConfig(_Strict):
     hidden_size: int = Field(default=128, ge=1, description="size of the trunk's output")
 
 
-class PhaseConfig(_Strict):
+class PhaseConfig(StrictModel):
     """How long one training phase lasts."""
 
     steps: int = Field(ge=1)
@@ -42,7 +39,7 @@ class PhaseConfig(_Strict):
     share: float = Field(default=1.0, gt=0, description="of the time budget, relative to the other phases")
 
 
-class OptimizerConfig(_Strict):
+class OptimizerConfig(StrictModel):
     """Adam or AdamW, its schedule and what keeps it steady."""
 
     name: Literal["adam", "adamw"] = "adamw"
@@ -56,7 +53,7 @@ class OptimizerConfig(_Strict):
     average: float = Field(default=0.99, ge=0, lt=1, description="decay of the averaged weights; 0: none")
 
 
-class ModelConfig(_Strict):
+class ModelConfig(StrictModel):
     """A training run: `version: 1`, the windows of the rig, the system and how it is trained."""
 
     version: Literal[1]

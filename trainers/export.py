@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from engines.accuracy_gate import DecisionSet, decision_change
+from configs.errors import AfterimageError
 from engines.bundle import (
     DECISIONS_NAME,
     GOLDEN_NAME,
@@ -28,8 +28,9 @@ from engines.bundle import (
     presence_patterns,
     save_manifest,
 )
+from engines.compiling.accuracy_gate import DecisionSet, decision_change
+from engines.compiling.parity import check_parity
 from engines.opening import open_session
-from engines.parity import check_parity
 from engines.session import Session
 from engines.targets import ALLOWED_DECISION_CHANGE
 from runtime.rig import Rig
@@ -39,7 +40,7 @@ from trainers.systems.base import System
 OPSET = 18
 
 
-class ExportError(Exception):
+class ExportError(AfterimageError):
     """A bundle whose graphs do not agree with the trained system; nothing is handed over."""
 
 

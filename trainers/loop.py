@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from configs.errors import AfterimageError
 from trainers.checkpoint import load_checkpoint, save_checkpoint
 from trainers.configuration import ModelConfig, PhaseConfig
 from trainers.data.sampler import Batch
@@ -38,7 +39,7 @@ class Sampler(Protocol):
         """Continue exactly where :meth:`state_dict` was taken."""
 
 
-class TrainingError(Exception):
+class TrainingError(AfterimageError):
     """Training that cannot go on, such as a loss that is not finite; names phase, step and term."""
 
 

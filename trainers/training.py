@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.core.quality import measure, thresholds_from
-from runtime.sensors.moments import MomentSource
+from runtime.signals.moments import MomentSource
 from trainers.calibration import calibrate, fit_imputation_scale, fit_reliability, validation_evidence
 from trainers.configuration import ModelConfig, load_model_config
 from trainers.data.pairing_record import save_pairing_record

@@ -10,7 +10,7 @@ from typing import Any
 
 from engines.backends.availability import backend_status
 from engines.bundle import Manifest, load_manifest
-from engines.compile import compile_bundle
+from engines.compiling.compile import compile_bundle
 from engines.engine import load_engine
 from engines.errors import EngineError
 from engines.opening import open_session

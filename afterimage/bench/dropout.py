@@ -2,7 +2,7 @@
 
 The decisions are functions of (events, now), so the real :class:`~runtime.core.pipeline.Pipeline` runs on a virtual
 clock: an event queue of arrivals and of the times at which the pipeline asks to be woken, honoured to the nanosecond as
-the node does. Messages are the synthetic rig's, spoiled by :mod:`runtime.sensors.faults` and encoded by
+the node does. Messages are the synthetic rig's, spoiled by :mod:`runtime.signals.faults` and encoded by
 :func:`~runtime.wire.encode_frame`. Evidence is stored as zeros: the engine is not what is measured. One sensor is
 alone on the rig, for health is judged by sensor.
 
@@ -38,8 +38,8 @@ from engines.bundle import Manifest, ModalitySpec
 from runtime.core import quality
 from runtime.core.pipeline import Pipeline
 from runtime.rig import Rig
-from runtime.sensors.faults import APPLIES_TO, Fault, FaultInjector, FaultSchedule
-from runtime.sensors.sources import open_source
+from runtime.signals.faults import APPLIES_TO, Fault, FaultInjector, FaultSchedule
+from runtime.signals.sources import open_source
 from runtime.wire import HealthEvent, encode_frame
 
 NS = 1_000_000_000

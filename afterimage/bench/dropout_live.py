@@ -15,10 +15,10 @@ from afterimage.bench.dropout import NS, Say
 from afterimage.bench.dropout_measurement import summarize
 from engines.opening import open_session
 from runtime.client import Client
-from runtime.node import Node
+from runtime.node.node import Node
 from runtime.rig import Rig
-from runtime.sensors.faults import Fault, FaultSchedule
 from runtime.sensors.process import spawn_sensors
+from runtime.signals.faults import Fault, FaultSchedule
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision, HealthEvent
 

@@ -19,7 +19,7 @@ import psutil
 from afterimage.bench.latency import Arrivals, Process
 from afterimage.bench.latency_middle import MiddleSpec
 from afterimage.bench.latency_sender import SenderSpec
-from runtime.rig import Rig, Tick
+from runtime.rig import Rig, TickPolicy
 from runtime.transport.endpoints import Endpoints
 
 SETTLED_S = 4.5
@@ -47,7 +47,7 @@ def measure_full_rate(bundle: Path, rig: Rig, seconds: float) -> dict[str, Any]:
     Raises:
         RuntimeError: no decision arrived, or nothing imputed.
     """
-    rig = rig.model_copy(update={"tick": Tick(policy="rate", rate_hz=20.0)})
+    rig = rig.model_copy(update={"tick": TickPolicy(policy="rate", rate_hz=20.0)})
     with tempfile.TemporaryDirectory(prefix="ai-") as folder, ExitStack() as opened:
         endpoints = Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d")
         spec = MiddleSpec(

@@ -27,7 +27,7 @@ import numpy as np
 from afterimage.bench.latency_middle import MiddleSpec
 from afterimage.bench.latency_sender import FACTOR, SenderSpec
 from afterimage.bench.peers import PEERS, play_turn
-from runtime.rig import Rig, Tick
+from runtime.rig import Rig, TickPolicy
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import DecisionReceiver
 
@@ -185,9 +185,9 @@ class Turns:
 def with_policy(rig: Rig, modality: str, policy: str) -> Rig:
     """The rig with the tick policy to measure; under ``arrival`` ticks without a window come once a second."""
     tick = (
-        Tick(policy="arrival", on=(modality,), rate_hz=1.0)
+        TickPolicy(policy="arrival", on=(modality,), rate_hz=1.0)
         if policy == ARRIVAL
-        else Tick(policy="rate", rate_hz=20.0)
+        else TickPolicy(policy="rate", rate_hz=20.0)
     )
     return rig.model_copy(update={"tick": tick})
 

@@ -21,9 +21,9 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from runtime.rig import Rig
-from runtime.sensors.playback import Playback, plan_for
 from runtime.sensors.publisher import Sensor
-from runtime.sensors.synthetic import SyntheticSource
+from runtime.signals.playback import Playback, plan_for
+from runtime.signals.synthetic import SyntheticSource
 
 POOL = {"rgb": 60, "depth": 60, "audio": 150, "eeg": 96}
 """Messages read ahead and played in a circle."""

@@ -29,12 +29,13 @@ from afterimage.bench.soak_memory import (
     sample_memory,
 )
 from afterimage.bench.soak_messages import fill_bank
+from configs.errors import AfterimageError
 from engines.opening import open_session
 from engines.session import Session
 from runtime.client import Client
-from runtime.node import Node
+from runtime.node.node import Node
 from runtime.rig import Rig, load_rig
-from runtime.sensors.sources import open_source
+from runtime.signals.sources import open_source
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import HIGH_WATER_MARK, FrameSender
 from runtime.wire import FUSED, Observation, Reason
@@ -57,7 +58,7 @@ Say = Callable[[str, float], None]
 """Told what is done, and which share of all of it, 0..1."""
 
 
-class SoakError(RuntimeError):
+class SoakError(AfterimageError):
     """A message or decision that should have arrived did not."""
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from afterimage.bench.soak_ledger import SensorLedger
 from afterimage.bench.soak_messages import Bank, MessageForm, Parts, Payload, packed
-from runtime.rig import Rig, Sensor
+from runtime.rig import Rig, SensorSpec
 from runtime.wire import Clock, Limits, Reason
 
 NS = 1_000_000_000
@@ -62,7 +62,7 @@ class SoakSensor:
     def __init__(
         self,
         rig: Rig,
-        sensor: Sensor,
+        sensor: SensorSpec,
         bank: Bank,
         start_ns: int,
         *,

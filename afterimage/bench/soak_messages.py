@@ -10,9 +10,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from runtime.rig import Rig, Sensor
-from runtime.sensors.faults import APPLIES_TO, Fault, FaultKind, FaultSchedule, apply
-from runtime.sensors.moments import MomentSource
+from runtime.rig import Rig, SensorSpec
+from runtime.signals.faults import APPLIES_TO, Fault, FaultKind, FaultSchedule, apply
+from runtime.signals.moments import MomentSource
 from runtime.wire import Clock, encode_frame
 
 Parts = tuple[bytes, ...]
@@ -53,7 +53,7 @@ class MessageForm:
     That takes a tenth of the time of packing each anew, so that a soak run measures the node and not its driver.
     """
 
-    def __init__(self, rig: Rig, sensor: Sensor) -> None:
+    def __init__(self, rig: Rig, sensor: SensorSpec) -> None:
         """Pack the header once.
 
         Args:
@@ -90,7 +90,7 @@ class Bank:
     not_finite: tuple[Payload, ...]
 
 
-def fill_bank(source: MomentSource, sensor: Sensor, seed: int, *, images: int = 32) -> Bank:
+def fill_bank(source: MomentSource, sensor: SensorSpec, seed: int, *, images: int = 32) -> Bank:
     """Payloads of one sensor, from one moment of a source.
 
     Args:
@@ -123,7 +123,7 @@ def fill_bank(source: MomentSource, sensor: Sensor, seed: int, *, images: int = 
 
 def _spoilt(
     kind: FaultKind,
-    sensor: Sensor,
+    sensor: SensorSpec,
     chunks: npt.NDArray[Any],
     seed: int,
     params: Mapping[str, float] | None = None,
@@ -149,7 +149,9 @@ def _distinct(payloads: list[Payload]) -> tuple[Payload, ...]:
     return tuple(kept)
 
 
-def packed(rig: Rig, sensor: Sensor, sequence: int, capture_ns: int, payload: Payload, clock: Clock) -> Parts:
+def packed(
+    rig: Rig, sensor: SensorSpec, sequence: int, capture_ns: int, payload: Payload, clock: Clock
+) -> Parts:
     """A message whose clock is not the node's, the ordinary way."""
     shape = (sensor.chunk, *sensor.sample_shape)
     samples = np.frombuffer(payload.data, sensor.dtype).reshape(shape)

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from engines.opening import open_session
 from engines.session import Fused, Session
-from runtime.node import Node
+from runtime.node.node import Node
 from runtime.rig import Rig
 from runtime.transport.endpoints import Endpoints
 

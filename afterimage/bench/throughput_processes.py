@@ -17,13 +17,14 @@ from typing import Any, Literal
 from afterimage.bench.throughput_node import NodeSpec
 from afterimage.bench.throughput_search import Step, judged
 from afterimage.bench.throughput_sender import Order, SenderSpec
+from configs.errors import AfterimageError
 from runtime.rig import Rig
 
 Transport = Literal["ipc", "tcp"]
 ANSWER_LIMIT_S = 120.0
 
 
-class ProcessFailed(RuntimeError):
+class ProcessFailed(AfterimageError):
     """A process of the benchmark ended or fell silent; the message holds the last it said."""
 
 

@@ -28,6 +28,7 @@ from afterimage.cli import (
     watch,
 )
 from afterimage.cli import compile as compile_command
+from configs.errors import AfterimageError
 
 app = typer.Typer(
     help="A streaming multimodal sensor runtime: fills a dead sensor from a learned model, and says that it did.",
@@ -72,50 +73,13 @@ app.add_typer(keys.keys, name="keys")
 app.add_typer(bridge.bridge, name="bridge")
 
 
-_KNOWN_ERRORS = {
-    "engines.bundle": ("BundleError",),
-    "engines.errors": ("EngineError",),
-    "runtime.extras": ("MissingExtraError",),
-    "runtime.record.writer": ("RecordingError",),
-    "runtime.rig": ("RigError",),
-    "runtime.sensors.faults": ("FaultError",),
-    "runtime.sensors.packs": ("PackError",),
-    "runtime.sensors.process": ("SensorProcessError",),
-    "runtime.sensors.sample_source": ("SourceRefusedError",),
-    "runtime.transport.control": ("ControlError",),
-    "runtime.transport.endpoints": ("EndpointError",),
-    "afterimage.bench.soak": ("SoakError",),
-    "trainers.configuration": ("ConfigurationError",),
-    "trainers.checkpoint": ("CheckpointError",),
-    "trainers.loop": ("TrainingError",),
-    "trainers.papers.protocol": ("ProtocolError",),
-    "trainers.export": ("ExportError",),
-    "afterimage.demo.node_process": ("NodeError",),
-    "runtime.view.access": ("AccessError",),
-    "runtime.view.server": ("PageError",),
-}
-
-
-def known_errors() -> tuple[type[BaseException], ...]:
-    """Errors whose message already says what is wrong and what to do: shown as one line, exit code 2.
-
-    Only modules that are loaded can have raised one, so nothing is imported for the sake of an error.
-    """
-    return tuple(
-        getattr(sys.modules[module], name)
-        for module, names in _KNOWN_ERRORS.items()
-        if module in sys.modules
-        for name in names
-    )
-
-
 def main() -> None:
-    """Run the command; a known error becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+    """Run the command; an :class:`AfterimageError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
-    except known_errors() as e:
+    except AfterimageError as e:
         Console(stderr=True).print(
             f"[bold red]afterimage:[/] {escape(str(e))}", highlight=False, soft_wrap=True
         )

@@ -59,7 +59,7 @@ def compile_bundle(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from engines.compile import compile_bundle as build
+    from engines.compiling.compile import compile_bundle as build
     from engines.engine import load_engine
     from engines.targets import load_target, overridden
 

@@ -96,7 +96,7 @@ def demo(
 def _page_options(port: int | None, console: Console) -> PageOptions | None:
     """Where the page is served; None, saying why, where its extra is not installed: the demo needs no page."""
     from afterimage.watching import PageOptions
-    from runtime.extras import MissingExtraError, import_extra
+    from configs.errors import MissingExtraError, import_extra
 
     try:
         import_extra("runtime.view.page", "the live page")
@@ -119,7 +119,7 @@ def _play(
 ) -> None:
     """The live demo, after training where there is no bundle yet."""
     from afterimage.demo.live import run_live
-    from runtime.sensors.sources import find_data_dir, open_source
+    from runtime.signals.sources import find_data_dir, open_source
 
     source = open_source(data, data_dir)
     if bundle is None:

@@ -27,8 +27,8 @@ def import_file(
 
       afterimage replay session.mcap runs/svae/bundle --free
     """
-    from runtime.record.importing import import_eeg_file
     from runtime.rig import load_rig
+    from runtime.sensors.importing import import_eeg_file
 
     frames = import_eeg_file(file, out, load_rig(rig), modality, stream=stream)
     typer.echo(f"{out}: {frames} frames of {modality}")

@@ -59,8 +59,8 @@ def paper(
 
       afterimage paper rgbd-5pct --budget smoke --json -
     """
-    from runtime.sensors.packs import PackError
-    from runtime.sensors.sources import find_data_dir
+    from runtime.signals.packs import PackError
+    from runtime.signals.sources import find_data_dir
 
     runner = import_optional("trainers.papers.runner")
     folder = find_data_dir(data)

@@ -67,7 +67,7 @@ def replay(
     from afterimage.replaying import replay_recording
     from engines.opening import open_session
     from runtime.rig import FillPolicy
-    from runtime.sensors.faults import load_schedule
+    from runtime.signals.faults import load_schedule
 
     if fill is not None and fill not in get_args(FillPolicy):
         raise typer.BadParameter(f"--fill takes {', '.join(get_args(FillPolicy))}, got {fill}")

@@ -49,8 +49,8 @@ def retrieve(
     from rich.console import Console
 
     from engines.opening import open_session
-    from runtime.sensors.moments import SPLITS
-    from runtime.sensors.sources import open_source
+    from runtime.signals.moments import SPLITS
+    from runtime.signals.sources import open_source
 
     if split not in SPLITS:
         raise typer.BadParameter(f"split should be one of {', '.join(SPLITS)}, got {split!r}")

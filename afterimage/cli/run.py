@@ -58,7 +58,7 @@ def run(
 
     from afterimage.recording import recording
     from engines.opening import open_session
-    from runtime.node import Node
+    from runtime.node.node import Node
     from runtime.rig import FillPolicy, load_rig
     from runtime.transport.control import default_control
     from runtime.transport.endpoints import Endpoints, default_endpoints

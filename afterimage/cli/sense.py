@@ -21,8 +21,8 @@ from runtime.stopping import stop_on_signals
 if TYPE_CHECKING:
     from runtime.rig import Rig
     from runtime.sensors.capture_process import RemoteNode
-    from runtime.sensors.faults import FaultSchedule
-    from runtime.sensors.moments import Split
+    from runtime.signals.faults import FaultSchedule
+    from runtime.signals.moments import Split
 
 
 def sense(
@@ -68,8 +68,8 @@ def sense(
         --keys desk --server-key robot
     """
     from runtime.rig import load_rig
-    from runtime.sensors.faults import load_schedule
-    from runtime.sensors.moments import SPLITS
+    from runtime.signals.faults import load_schedule
+    from runtime.signals.moments import SPLITS
 
     if split not in SPLITS:
         raise typer.BadParameter(f"split should be one of {', '.join(SPLITS)}, got {split!r}")
@@ -111,7 +111,7 @@ def _remote(control: str | None, keys: str | None, server_key: str | None) -> Re
 
 
 def _data_dir(data: Path | None) -> Path | None:
-    from runtime.sensors.sources import find_data_dir
+    from runtime.signals.sources import find_data_dir
 
     return find_data_dir(data)
 

@@ -38,7 +38,7 @@ def train(
 
       afterimage train associators --synthetic --minutes 3
     """
-    from runtime.sensors.sources import open_source
+    from runtime.signals.sources import open_source
 
     training = import_optional("trainers.training")
     source = open_source(data_name(data, synthetic), data)

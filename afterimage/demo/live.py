@@ -15,9 +15,9 @@ from afterimage.demo.node_process import NodeProcess
 from afterimage.demo.switches import ProcessSwitches
 from afterimage.watching import PageOptions, serving_page
 from runtime.client import Client
-from runtime.sensors.moments import MomentSource
-from runtime.sensors.playback import MomentPlan, plan_for
 from runtime.sensors.process import spawn_sensors
+from runtime.signals.moments import MomentSource
+from runtime.signals.playback import MomentPlan, plan_for
 from runtime.stopping import stop_on_signals
 from runtime.transport.endpoints import Endpoints, default_endpoints
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from configs.errors import AfterimageError
 from runtime.rig import Rig
 from runtime.transport.endpoints import Endpoints
 
 _START_TIMEOUT_S = 60.0
 
 
-class NodeError(Exception):
+class NodeError(AfterimageError):
     """The node process did not start or died; the message holds its last words."""
 
 

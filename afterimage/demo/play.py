@@ -21,10 +21,10 @@ from afterimage.watching import PageOptions, serving_page
 from engines.bundle import Manifest
 from runtime.client import Client
 from runtime.rig import Rig
-from runtime.sensors.faults import FaultSchedule
-from runtime.sensors.moments import MomentSource
-from runtime.sensors.playback import plan_for
 from runtime.sensors.process import spawn_sensors
+from runtime.signals.faults import FaultSchedule
+from runtime.signals.moments import MomentSource
+from runtime.signals.playback import plan_for
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision
 

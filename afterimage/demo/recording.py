@@ -10,12 +10,11 @@ import numpy as np
 from afterimage.demo.scoring import FaultInterval, HealthRecord, TickRecord, is_settled
 from afterimage.demo.timeline import ImputedExample
 from engines.session import Session
-from runtime.sensors.faults import FaultSchedule
-from runtime.sensors.moments import MomentSource
-from runtime.sensors.playback import MomentPlan
+from runtime.core.clock import NS_PER_S
+from runtime.signals.faults import FaultSchedule
+from runtime.signals.moments import MomentSource
+from runtime.signals.playback import MomentPlan
 from runtime.wire import Decision, HealthEvent, Observation, Output
-
-NS_PER_S = 1_000_000_000
 
 
 @dataclass

@@ -15,12 +15,12 @@ from afterimage.demo.play import LiveRun, demo_schedule, play_live
 from afterimage.demo.report import accuracy_table, json_ready, live_report, summary_table
 from afterimage.demo.timeline import draw_timeline
 from afterimage.watching import PageOptions
-from engines.compile import compile_bundle
+from engines.compiling.compile import compile_bundle
 from engines.opening import open_session
 from engines.session import Session
 from engines.targets import load_target
-from runtime.sensors.moments import MomentSource
-from runtime.sensors.sources import find_data_dir, open_source
+from runtime.signals.moments import MomentSource
+from runtime.signals.sources import find_data_dir, open_source
 
 
 @dataclass(frozen=True)

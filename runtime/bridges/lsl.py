@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.errors import import_extra
 from runtime.bridges.lsl_mapping import (
     StreamDescription,
     health_marker,
@@ -23,7 +24,6 @@ from runtime.bridges.lsl_mapping import (
     probability_stream,
 )
 from runtime.client import Client
-from runtime.extras import import_extra
 from runtime.rig import Rig
 from runtime.sensors.host_clocks import clock_beside_monotonic
 from runtime.transport.keys import Keys

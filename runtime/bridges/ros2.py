@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from configs.errors import MissingExtraError
 from runtime.bridges.ros2_mapping import (
     RosMessage,
     RosMessageError,
@@ -23,7 +24,6 @@ from runtime.bridges.ros2_mapping import (
     topic_base,
 )
 from runtime.client import Client
-from runtime.extras import MissingExtraError
 from runtime.rig import Rig
 from runtime.sensors.host_clocks import clock_beside_monotonic
 from runtime.sensors.publisher import Sensor

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from runtime.rig import Sensor
+from configs.errors import AfterimageError
+from runtime.rig import SensorSpec
 from runtime.wire import Decision, HealthEvent, ModalityReport, Observation
 
 _OK, _WARN, _ERROR = b"\x00", b"\x01", b"\x02"
@@ -24,7 +25,7 @@ _LEVELS = {"live": _OK, "waiting": _WARN, "late": _WARN}
 """DiagnosticStatus levels of the states; all others are errors."""
 
 
-class RosMessageError(ValueError):
+class RosMessageError(AfterimageError, ValueError):
     """A ROS message that does not fit the sensor it is for; the message names both."""
 
 
@@ -91,7 +92,7 @@ def observation_message(observation: Observation, stamp_ns: int) -> RosMessage:
     return _floats(list(zip(labels, values.shape, strict=True)), values.reshape(-1))
 
 
-def image_samples(message: Any, sensor: Sensor) -> npt.NDArray[Any]:
+def image_samples(message: Any, sensor: SensorSpec) -> npt.NDArray[Any]:
     """One sample of an RGB or depth sensor, of a sensor_msgs/Image: (1, *sample_shape) in the rig's dtype.
 
     Encodings: rgb8, bgr8, rgba8, bgra8 and mono8 for RGB; 16UC1 and mono16 (mm) and 32FC1 (metres; what is not finite
@@ -123,7 +124,7 @@ def image_samples(message: Any, sensor: Sensor) -> npt.NDArray[Any]:
     return np.asarray(resized, np.uint8)[np.newaxis]
 
 
-def array_samples(message: Any, sensor: Sensor) -> npt.NDArray[Any]:
+def array_samples(message: Any, sensor: SensorSpec) -> npt.NDArray[Any]:
     """Samples of an audio or EEG sensor, of a std_msgs/Int16MultiArray or Float32MultiArray: (n, *sample_shape).
 
     The data are in the rig's unit and at its rate, time first; the layout of the message is not needed.
@@ -154,7 +155,7 @@ _DEPTH_ENCODINGS = {"16UC1": ("u2", 1), "mono16": ("u2", 1), "32FC1": ("f4", 1)}
 """Encoding -> type of a number, and numbers per pixel."""
 
 
-def _pixels(message: Any, scalar: np.dtype[Any], channels: int, sensor: Sensor) -> npt.NDArray[Any]:
+def _pixels(message: Any, scalar: np.dtype[Any], channels: int, sensor: SensorSpec) -> npt.NDArray[Any]:
     """(height, width, channels) of an image whose rows may be padded."""
     height, width, step = int(message.height), int(message.width), int(message.step)
     row = width * channels * scalar.itemsize

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from runtime.wire import Clock
 
-NANOSECONDS = 1_000_000_000
+NS_PER_S = 1_000_000_000
 
 
 def nanoseconds(seconds: float) -> int:
     """Seconds as whole nanoseconds."""
-    return round(seconds * NANOSECONDS)
+    return round(seconds * NS_PER_S)
 
 
 def node_time(capture_ns: int, clock: Clock) -> int:

@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runtime.core.clock import NANOSECONDS, nanoseconds
+from runtime.core.clock import NS_PER_S, nanoseconds
 from runtime.core.silence import SilenceLimit
-from runtime.rig import Health as HealthPolicy
-from runtime.rig import Sensor
+from runtime.rig import HealthPolicy, SensorSpec
 
 
 class State(StrEnum):
@@ -65,7 +64,7 @@ class HealthLimits:
     recover_frames: int
 
     @classmethod
-    def of(cls, policy: HealthPolicy, sensor: Sensor, window_s: float, hop_s: float) -> HealthLimits:
+    def of(cls, policy: HealthPolicy, sensor: SensorSpec, window_s: float, hop_s: float) -> HealthLimits:
         """The limits that a rig's policy sets for one sensor whose windows last ``window_s``, one each ``hop_s``."""
         silence_s = max(policy.silence_periods * sensor.period_s, policy.silence_floor_s)
         return cls(
@@ -290,4 +289,4 @@ class HealthMonitor:
 
 
 def _seconds(ns: int) -> str:
-    return f"{ns / NANOSECONDS:.3f} s"
+    return f"{ns / NS_PER_S:.3f} s"

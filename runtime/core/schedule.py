@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.rig import Tick
+from runtime.rig import TickPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class ArrivalSchedule:
         return DueTick(self._next - 1, deadline)
 
 
-def tick_schedule(tick: Tick, start_ns: int) -> TickSchedule | ArrivalSchedule:
+def tick_schedule(tick: TickPolicy, start_ns: int) -> TickSchedule | ArrivalSchedule:
     """The schedule that a rig's tick policy asks for."""
     kind = ArrivalSchedule if tick.policy == "arrival" else TickSchedule
     return kind(tick.rate_hz, start_ns)

@@ -11,13 +11,12 @@ import numpy.typing as npt
 from engines.bundle import ModalitySpec
 from runtime.core import quality
 from runtime.core.accounting import Ledger
-from runtime.core.clock import NANOSECONDS, ahead_of, nanoseconds, node_time
+from runtime.core.clock import NS_PER_S, ahead_of, nanoseconds, node_time
 from runtime.core.clock_guard import ClockGuard
 from runtime.core.health import HealthLimits, HealthMonitor
 from runtime.core.order import Place, StreamOrder
 from runtime.core.windows import WindowBuffer
-from runtime.rig import Health as HealthPolicy
-from runtime.rig import Sensor
+from runtime.rig import HealthPolicy, SensorSpec
 from runtime.wire import Frame, Reason, WireError
 
 _BEGINNING_BYTES = 4096
@@ -55,7 +54,7 @@ class ModalityStream:
 
     def __init__(
         self,
-        sensor: Sensor,
+        sensor: SensorSpec,
         spec: ModalitySpec,
         policy: HealthPolicy,
         thresholds: dict[str, float],
@@ -191,14 +190,14 @@ class ModalityStream:
         if ahead_of(now_ns, captured_ns, self._tolerance_ns, frame.clock):
             return WireError(
                 Reason.FUTURE,
-                f"captured at most {self._tolerance_ns / NANOSECONDS} s after now",
-                f"{(captured_ns - now_ns) / NANOSECONDS:.6f} s after now on clock {frame.clock.id!r}",
+                f"captured at most {self._tolerance_ns / NS_PER_S} s after now",
+                f"{(captured_ns - now_ns) / NS_PER_S:.6f} s after now on clock {frame.clock.id!r}",
             )
         if place is Place.BACKWARD:
             return WireError(
                 Reason.BACKWARD,
                 f"captured after message {self.order.sequence}",
-                f"message {frame.sequence} captured {(self.order.capture_ns - captured_ns) / NANOSECONDS:.6f} s before "
+                f"message {frame.sequence} captured {(self.order.capture_ns - captured_ns) / NS_PER_S:.6f} s before "
                 f"it on clock {frame.clock.id!r}",
             )
         return None
@@ -212,7 +211,7 @@ class ModalityStream:
         self.health.message(now_ns, captured_ns, identical=self._repeats(samples))
         if frame.clock.uncertainty_ns > self._certain_ns:
             self.health.bad_clock(
-                now_ns, "uncertain", f"offset known to {frame.clock.uncertainty_ns / NANOSECONDS:.3f} s"
+                now_ns, "uncertain", f"offset known to {frame.clock.uncertainty_ns / NS_PER_S:.3f} s"
             )
         if self.health.is_frozen:
             self._restart(Reason.FROZEN)

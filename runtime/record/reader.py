@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.extras import import_extra
+from configs.errors import import_extra
 from runtime.record.schemas import from_record
 from runtime.record.writer import RecordingError
 from runtime.wire import JournalEntry, WireError

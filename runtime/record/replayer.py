@@ -19,11 +19,11 @@ import numpy.typing as npt
 from engines.errors import EngineError
 from engines.session import Session
 from runtime.core.pipeline import DueWindow, Pipeline, TickPlan
-from runtime.decisions import DecisionMaker, blank_evidence, fuse_plans
+from runtime.node.decisions import DecisionMaker, blank_evidence, fuse_plans
 from runtime.record.schemas import IMPORTED
 from runtime.record.writer import RecordingError
 from runtime.rig import FillPolicy, Rig
-from runtime.sensors.faults import FaultInjector, FaultSchedule
+from runtime.signals.faults import FaultInjector, FaultSchedule
 from runtime.wire import Decision, HealthEvent, JournalEntry, WireError, decode_frame, encode_frame
 
 _KEPT_WINDOWS = 64

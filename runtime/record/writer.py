@@ -12,7 +12,7 @@ from typing import Any
 
 import msgpack
 
-from runtime.extras import import_extra
+from configs.errors import AfterimageError, import_extra
 from runtime.record.schemas import RECORDER_TOPIC, SCHEMAS, schema_of, to_record
 from runtime.wire import JOURNAL_PREFIX, JournalEntry, WireError, decode_entry
 
@@ -20,7 +20,7 @@ CHUNK_BYTES = 256 * 1024
 """A chunk is written when it holds this much: at most so much is lost when the process is killed."""
 
 
-class RecordingError(Exception):
+class RecordingError(AfterimageError):
     """A recording that cannot be written or read; names the file, what is wrong and what to do."""
 
 

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.core.clock import NANOSECONDS, nanoseconds
-from runtime.rig import Sensor
+from runtime.core.clock import NS_PER_S, nanoseconds
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import SyntheticOptions
 from runtime.sensors.chunking import Chunker
 from runtime.sensors.sample_source import (
     Delivery,
@@ -24,7 +25,6 @@ from runtime.sensors.sample_source import (
     SampleSource,
     SourceLostError,
 )
-from runtime.sensors.source_options import SyntheticOptions
 from runtime.sensors.transform import Transformer, plan
 
 _FOREVER_NS = 2**63 - 1
@@ -58,7 +58,7 @@ class Capture:
 
     def __init__(
         self,
-        sensor: Sensor,
+        sensor: SensorSpec,
         source: SampleSource,
         deliver: Callable[[Samples], None],
         *,
@@ -178,7 +178,7 @@ class Capture:
 class _Watch:
     """What no library is believed: that samples come, that they change, and that they come no faster than they can."""
 
-    def __init__(self, sensor: Sensor, delivery: Delivery, policy: CapturePolicy, stall_ns: int) -> None:
+    def __init__(self, sensor: SensorSpec, delivery: Delivery, policy: CapturePolicy, stall_ns: int) -> None:
         self._delivery = delivery
         self._policy = policy
         self._stall_ns = stall_ns
@@ -198,7 +198,7 @@ class _Watch:
         if samples is None:
             if now_ns - self._arrived_ns > self._stall_ns:
                 raise SourceLostError(
-                    "stalled", f"nothing for {(now_ns - self._arrived_ns) / NANOSECONDS:.1f} s"
+                    "stalled", f"nothing for {(now_ns - self._arrived_ns) / NS_PER_S:.1f} s"
                 )
             return
         self._arrived_ns = now_ns
@@ -214,10 +214,10 @@ class _Watch:
     def _judge_camera(self, content: bytes, count: int, now_ns: int) -> None:
         if content != self._content:
             self._content, self._changed_ns = content, now_ns
-        elif now_ns - self._changed_ns > self._policy.frozen_s * NANOSECONDS:
+        elif now_ns - self._changed_ns > self._policy.frozen_s * NS_PER_S:
             raise SourceLostError("frozen", f"the same image for {self._policy.frozen_s:g} s")
         self._in_second += count
-        if now_ns - self._second_ns > NANOSECONDS:
+        if now_ns - self._second_ns > NS_PER_S:
             self._second_ns, self._in_second = now_ns, 0
         elif self._in_second > self._most:
             raise SourceLostError("runaway", f"more than {self._most:.0f} images in a second")

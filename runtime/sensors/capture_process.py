@@ -15,17 +15,17 @@ import threading
 import time
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from runtime.core.clock import NANOSECONDS
+from configs.reading import StrictModel
+from runtime.core.clock import NS_PER_S
 from runtime.latency import LatencyReservoir
-from runtime.rig import Rig
-from runtime.rig import Sensor as RigSensor
+from runtime.rig import Rig, SensorSpec
+from runtime.rig.source_options import Source, Transform
 from runtime.sensors.capture import Capture
-from runtime.sensors.faults import FaultInjector, FaultSchedule
 from runtime.sensors.publisher import Sensor
 from runtime.sensors.sample_source import Samples, SourceRefusedError, make_source
-from runtime.sensors.source_options import Source, Transform
+from runtime.signals.faults import FaultInjector, FaultSchedule
 from runtime.stopping import stop_on_signals
 from runtime.transport.control import ClockSync
 from runtime.transport.endpoints import EndpointError
@@ -38,7 +38,7 @@ _LOOK_S = 0.05
 _LAST_CHANCE_S = 0.5
 
 
-class RemoteNode(BaseModel):
+class RemoteNode(StrictModel):
     """A node on another machine: where its clock is measured, and who both sides are.
 
     Keys go by name, so that no secret leaves its file.
@@ -49,14 +49,12 @@ class RemoteNode(BaseModel):
         server_key: the node's public key: file, name, or 40 characters.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     control: str
     keys: str
     server_key: str
 
 
-class CaptureSpec(BaseModel):
+class CaptureSpec(StrictModel):
     """Everything that the process of a sensor needs to know.
 
     It comes on stdin and not on the command line, which every user of the machine can read: addresses of cameras hold
@@ -72,8 +70,6 @@ class CaptureSpec(BaseModel):
         faults: what goes wrong on purpose, and when.
         parent: process id to end with; None runs on its own.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rig: Rig
     source: Source | None
@@ -99,7 +95,7 @@ class CaptureSpec(BaseModel):
         )
 
     @property
-    def sensor(self) -> RigSensor:
+    def sensor(self) -> SensorSpec:
         """The sensor, with its source and transform."""
         return self.rig.sensors[0].model_copy(update={"source": self.source, "transform": self.transform})
 
@@ -117,7 +113,7 @@ class _Publishing:
 
     def __call__(self, message: Samples) -> None:
         here_ns = message.capture_ns - message.clock.offset_ns
-        samples = self._injector.apply((here_ns - self._epoch_ns) / NANOSECONDS, message.array)
+        samples = self._injector.apply((here_ns - self._epoch_ns) / NS_PER_S, message.array)
         # A number that is left out tells the node that something is missing.
         self._publisher.sequence += message.gap
         if samples is None:

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
 from runtime.sensors.sample_source import Samples
 
 
 class Chunker:
     """Cuts the samples of one sensor; what is left over waits for the next ones."""
 
-    def __init__(self, sensor: Sensor) -> None:
+    def __init__(self, sensor: SensorSpec) -> None:
         """Begin a stream."""
         self._size = sensor.chunk
         self._rate = sensor.rate_hz

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
 
 _SPELLINGS = {
     "V": ("v", "volt", "volts", "0"),
@@ -15,7 +15,7 @@ _SPELLINGS = {
 _UNITS = {spelling: unit for unit, spellings in _SPELLINGS.items() for spelling in spellings}
 
 
-def common_unit(sensor: Sensor, names: Sequence[str], written: Sequence[str | None]) -> str | None:
+def common_unit(sensor: SensorSpec, names: Sequence[str], written: Sequence[str | None]) -> str | None:
     """The unit of the channels that a sensor keeps; None where it is not said, not known, or not one.
 
     Args:

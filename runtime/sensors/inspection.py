@@ -21,12 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.core import quality
-from runtime.rig import Rig
-from runtime.rig import Sensor as RigSensor
+from runtime.rig import Rig, SensorSpec
+from runtime.rig.source_options import SyntheticOptions
 from runtime.sensors.capture import Capture
 from runtime.sensors.capture_process import CaptureSpec
 from runtime.sensors.sample_source import ARRIVAL, Samples, SourceRefusedError, make_source
-from runtime.sensors.source_options import SyntheticOptions
 
 _RATE_TOLERANCE = 0.05
 _STARTING_S = 10.0
@@ -208,7 +207,7 @@ def inspect_sensor(spec: CaptureSpec, seconds: float) -> tuple[SensorReport, boo
     return report, hung
 
 
-def _report(sensor: RigSensor, kind: str, capture: Capture, collector: _Collector) -> SensorReport:
+def _report(sensor: SensorSpec, kind: str, capture: Capture, collector: _Collector) -> SensorReport:
     description = capture.delivery.description if capture.delivery else ""
     newest = collector.newest
     if newest is None:
@@ -260,7 +259,7 @@ def _percentiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
 
 
 def _timing_problems(
-    sensor: RigSensor, rate: float | None, ages: npt.NDArray[np.float64], counts: dict[str, Any]
+    sensor: SensorSpec, rate: float | None, ages: npt.NDArray[np.float64], counts: dict[str, Any]
 ) -> list[str]:
     problems = []
     if rate is None:
@@ -278,7 +277,7 @@ def _timing_problems(
     return problems
 
 
-def content_problems(sensor: RigSensor, samples: npt.NDArray[Any], changes: int) -> list[str]:
+def content_problems(sensor: SensorSpec, samples: npt.NDArray[Any], changes: int) -> list[str]:
     """What is wrong with samples by any bundle's standards; a bundle's own thresholds are finer.
 
     Args:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from runtime.core.clock import NANOSECONDS
+from runtime.core.clock import NS_PER_S
 from runtime.sensors.sample_source import EndOfSource
 
-_OVERRUN_NS = NANOSECONDS
+_OVERRUN_NS = NS_PER_S
 """A player this far behind drops what it missed, as a device's buffer does."""
 
 
@@ -34,16 +34,16 @@ class Playhead:
         if missed:
             self._start_ns += behind_ns
             due_ns += behind_ns
-        elif -behind_ns > timeout_s * NANOSECONDS:
+        elif -behind_ns > timeout_s * NS_PER_S:
             time.sleep(timeout_s)
             return None
         elif behind_ns < 0:
-            time.sleep(-behind_ns / NANOSECONDS)
+            time.sleep(-behind_ns / NS_PER_S)
         self.position += count
         return due_ns, missed
 
     def _due_ns(self, count: int) -> int:
-        return self._start_ns + round((self.position + count) * NANOSECONDS / self._rate)
+        return self._start_ns + round((self.position + count) * NS_PER_S / self._rate)
 
 
 class Player:

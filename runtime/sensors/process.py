@@ -1,6 +1,6 @@
 """Sensor processes: each plays one modality at its native rate, through a fault schedule, to a node.
 
-``python -m runtime.sensors.process SPEC`` runs one, with SPEC the JSON of a :class:`SensorSpec`;
+``python -m runtime.sensors.process SPEC`` runs one, with SPEC the JSON of a :class:`PlaySpec`;
 :func:`spawn_sensors` runs one per modality and starts them on one beat. A process that is late or
 restarted joins in where the others are, because what plays when is a function of the start time alone.
 """
@@ -20,22 +20,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from configs.errors import AfterimageError
+from configs.reading import StrictModel
+from runtime.core.clock import NS_PER_S
 from runtime.latency import LatencyReservoir
-from runtime.sensors.faults import FaultInjector, FaultSchedule
-from runtime.sensors.moments import MomentSource, Split
-from runtime.sensors.playback import NS_PER_S, Playback, plan_for
 from runtime.sensors.publisher import SampleError, Sensor
-from runtime.sensors.sources import open_source
+from runtime.signals.faults import FaultInjector, FaultSchedule
+from runtime.signals.moments import MomentSource, Split
+from runtime.signals.playback import Playback, plan_for
+from runtime.signals.sources import open_source
 from runtime.stopping import stop_on_signals
 
 __all__ = [
+    "PlaySpec",
     "SampleError",
     "Sensor",
     "SensorGroup",
     "SensorProcessError",
-    "SensorSpec",
     "run_sensor",
     "spawn_sensors",
 ]
@@ -47,11 +50,11 @@ _OVERRUN_NS = NS_PER_S
 _STOP_S = 15.0  # a process that was told to end has this long to say its counts
 
 
-class SensorProcessError(Exception):
+class SensorProcessError(AfterimageError):
     """A sensor process that did not start or died; the message names it and holds its last words."""
 
 
-class SensorSpec(BaseModel):
+class PlaySpec(StrictModel):
     """Everything a sensor process needs to know, as JSON on its command line.
 
     Attributes:
@@ -68,8 +71,6 @@ class SensorSpec(BaseModel):
         parent: process id to end with; None runs on its own.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     modality: str
     endpoint: str
     data: Literal["recorded", "synthetic"]
@@ -84,7 +85,7 @@ class SensorSpec(BaseModel):
 
 def run_sensor(
     source: MomentSource,
-    spec: SensorSpec,
+    spec: PlaySpec,
     start_ns: int,
     stop: threading.Event,
     *,
@@ -145,15 +146,15 @@ def main(arguments: list[str]) -> int:
     """
     stop = stop_on_signals()
     if len(arguments) != 1:
-        print("usage: python -m runtime.sensors.process SPEC (JSON of a SensorSpec)", file=sys.stderr)
+        print("usage: python -m runtime.sensors.process SPEC (JSON of a PlaySpec)", file=sys.stderr)
         return 2
     try:
-        spec = SensorSpec.model_validate_json(arguments[0])
+        spec = PlaySpec.model_validate_json(arguments[0])
     except ValidationError as e:
         print(f"sensor spec: {e}", file=sys.stderr)
         return 2
     from runtime.rig import RigError
-    from runtime.sensors.packs import PackError
+    from runtime.signals.packs import PackError
     from runtime.transport.endpoints import EndpointError
 
     try:
@@ -177,7 +178,7 @@ def main(arguments: list[str]) -> int:
 class _Process:
     """One sensor process and the pipes to it."""
 
-    def __init__(self, spec: SensorSpec) -> None:
+    def __init__(self, spec: PlaySpec) -> None:
         self.spec = spec
         # A file, not a pipe: nobody reads it while the process runs, and a full pipe would block it.
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 closed with the process
@@ -246,7 +247,7 @@ class _Process:
 class SensorGroup:
     """The sensor processes of a rig, playing on one beat. Made by :func:`spawn_sensors`; a context manager."""
 
-    def __init__(self, specs: Iterable[SensorSpec], *, timeout_s: float = 120.0) -> None:
+    def __init__(self, specs: Iterable[PlaySpec], *, timeout_s: float = 120.0) -> None:
         """Start the processes and wait until all have opened their source; nothing plays yet.
 
         Raises:
@@ -375,7 +376,7 @@ def spawn_sensors(
     """
     schedule = faults or FaultSchedule()
     specs = [
-        SensorSpec(
+        PlaySpec(
             modality=modality,
             endpoint=endpoint,
             data=data,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from configs.errors import AfterimageError
 from runtime.rig import Rig, load_rig
 from runtime.transport.endpoints import default_endpoints
 from runtime.transport.keys import Keys
@@ -26,7 +27,7 @@ from runtime.transport.sockets import FrameSender
 from runtime.wire import Clock, encode_frame
 
 
-class SampleError(ValueError):
+class SampleError(AfterimageError, ValueError):
     """Samples that do not fit the rig; the message names the modality, what was expected and what came."""
 
 

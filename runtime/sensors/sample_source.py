@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from runtime.extras import MissingExtraError, import_extra
-from runtime.rig import Sensor
-from runtime.sensors.source_options import KINDS, PluginOptions, SyntheticOptions
+from configs.errors import AfterimageError, MissingExtraError, import_extra
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import KINDS, PluginOptions, SyntheticOptions
 from runtime.wire import Clock
 
 ENTRY_POINTS = "afterimage.sensors"
@@ -31,11 +31,11 @@ PLAYBACK = Clock("playback")
 """This machine's CLOCK_MONOTONIC, by the schedule of something recorded."""
 
 
-class SourceRefusedError(Exception):
+class SourceRefusedError(AfterimageError):
     """A source that cannot work as it is declared; the message names the sensor, what was expected and what came."""
 
 
-class SourceLostError(Exception):
+class SourceLostError(AfterimageError):
     """A source that does not deliver now and may again: it is closed and opened again.
 
     Attributes:
@@ -58,7 +58,7 @@ class Delivery:
     Attributes:
         shape: of one sample: (480, 640, 3), (), (8,).
         dtype: name of the samples' dtype.
-        unit: a :data:`~runtime.sensors.source_options.Unit`, or another that a rig may name.
+        unit: a :data:`~runtime.rig.source_options.Unit`, or another that a rig may name.
         rate_hz: samples per second.
         channels: names along the last axis.
         live: a device, that can go silent, freeze or run wild; not a file.
@@ -151,7 +151,7 @@ def plugin_kinds() -> tuple[str, ...]:
     return tuple(sorted(entry_points(group=ENTRY_POINTS).names))
 
 
-def make_source(sensor: Sensor, epoch_ns: int | None = None) -> SampleSource:
+def make_source(sensor: SensorSpec, epoch_ns: int | None = None) -> SampleSource:
     """The source of a sensor, not yet opened.
 
     Args:
@@ -169,7 +169,7 @@ def make_source(sensor: Sensor, epoch_ns: int | None = None) -> SampleSource:
     return adapter(options, sensor, epoch_ns) if options.kind == "synthetic" else adapter(options, sensor)
 
 
-def _plugin(sensor: Sensor, options: PluginOptions) -> SampleSource:
+def _plugin(sensor: SensorSpec, options: PluginOptions) -> SampleSource:
     found = entry_points(group=ENTRY_POINTS, name=options.kind)
     if not found:
         raise SourceRefusedError(

@@ -20,8 +20,8 @@ from typing import Any
 from runtime.core.clock import nanoseconds
 from runtime.rig import Rig
 from runtime.sensors.capture_process import REFUSED, CaptureSpec, RemoteNode
-from runtime.sensors.faults import FaultSchedule
 from runtime.sensors.process import SensorProcessError
+from runtime.signals.faults import FaultSchedule
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _SETTLED_S = 0.1, 10.0, 10.0
 _STOP_S = 1.5

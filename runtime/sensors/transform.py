@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.core.clock import NANOSECONDS
-from runtime.rig import Sensor
+from runtime.core.clock import NS_PER_S
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import Transform
 from runtime.sensors.resampling import Resampler
 from runtime.sensors.sample_source import Delivery, Samples, SourceRefusedError
-from runtime.sensors.source_options import Transform
 
 _RATE_TOLERANCE = 0.005
 """29.97 frames a second feed a rig of 30; 250 samples a second do not feed one of 256."""
@@ -43,7 +43,7 @@ class Plan:
         transform: the other steps.
     """
 
-    sensor: Sensor
+    sensor: SensorSpec
     delivery: Delivery
     channels: tuple[int, ...] | None
     squeeze: bool
@@ -51,7 +51,7 @@ class Plan:
     transform: Transform
 
 
-def plan(sensor: Sensor, delivery: Delivery) -> Plan:
+def plan(sensor: SensorSpec, delivery: Delivery) -> Plan:
     """Settle how a sensor's samples come about.
 
     Raises:
@@ -69,13 +69,13 @@ def plan(sensor: Sensor, delivery: Delivery) -> Plan:
     return Plan(sensor, delivery, channels, squeeze, factor, transform)
 
 
-def _mismatch(sensor: Sensor, field: str, needed: object, got: object, advice: str) -> SourceRefusedError:
+def _mismatch(sensor: SensorSpec, field: str, needed: object, got: object, advice: str) -> SourceRefusedError:
     return SourceRefusedError(
         f"sensor {sensor.modality!r}: {field} is {needed} in the rig, its source gives {got}; {advice}"
     )
 
 
-def _channels(sensor: Sensor, transform: Transform, delivery: Delivery) -> tuple[int, ...] | None:
+def _channels(sensor: SensorSpec, transform: Transform, delivery: Delivery) -> tuple[int, ...] | None:
     if transform.channels is None:
         return None
     count = delivery.shape[-1] if delivery.shape else 0
@@ -96,7 +96,7 @@ def _channels(sensor: Sensor, transform: Transform, delivery: Delivery) -> tuple
 
 
 def _shape(
-    sensor: Sensor, transform: Transform, delivery: Delivery, channels: tuple[int, ...] | None
+    sensor: SensorSpec, transform: Transform, delivery: Delivery, channels: tuple[int, ...] | None
 ) -> tuple[tuple[int, ...], bool]:
     """Shape of a sample after all steps, and whether its one channel is dropped."""
     shape = delivery.shape
@@ -132,7 +132,7 @@ def _shape(
     return shape, squeeze
 
 
-def _shape_advice(sensor: Sensor, got: tuple[int, ...]) -> str:
+def _shape_advice(sensor: SensorSpec, got: tuple[int, ...]) -> str:
     needed = sensor.sample_shape
     if len(got) >= 2 and len(got) == len(needed) and got[2:] == needed[2:]:
         return f"add `transform: {{resize: {list(needed[:2])}}}`"
@@ -145,7 +145,7 @@ def _shape_advice(sensor: Sensor, got: tuple[int, ...]) -> str:
     return "no transform makes one of the other"
 
 
-def _factor(sensor: Sensor, transform: Transform, delivery: Delivery) -> float | None:
+def _factor(sensor: SensorSpec, transform: Transform, delivery: Delivery) -> float | None:
     """What samples are multiplied by; None where they already are in the rig's unit."""
     if transform.scale is not None:
         return transform.scale
@@ -174,7 +174,7 @@ def _factor(sensor: Sensor, transform: Transform, delivery: Delivery) -> float |
     return factor
 
 
-def _check_dtype(sensor: Sensor, transform: Transform, delivery: Delivery, *, computed: bool) -> None:
+def _check_dtype(sensor: SensorSpec, transform: Transform, delivery: Delivery, *, computed: bool) -> None:
     if transform.dtype is not None and transform.dtype != sensor.dtype:
         raise _mismatch(
             sensor, "dtype", sensor.dtype, f"transform.dtype {transform.dtype}", "make them the same"
@@ -186,7 +186,7 @@ def _check_dtype(sensor: Sensor, transform: Transform, delivery: Delivery, *, co
         )
 
 
-def _check_rate(sensor: Sensor, transform: Transform, delivery: Delivery) -> None:
+def _check_rate(sensor: SensorSpec, transform: Transform, delivery: Delivery) -> None:
     image = sensor.kind in _IMAGES
     if image and transform.resample_hz is not None:
         raise SourceRefusedError(
@@ -303,7 +303,7 @@ def converted(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]
 class _Resampling:
     """A resampler in a stream of samples with times and gaps."""
 
-    def __init__(self, sensor: Sensor, rate_hz: float, target_hz: float) -> None:
+    def __init__(self, sensor: SensorSpec, rate_hz: float, target_hz: float) -> None:
         self._rates = rate_hz, target_hz
         self._width = int(np.prod(sensor.sample_shape, dtype=np.int64))
         self._shape = sensor.sample_shape
@@ -317,6 +317,6 @@ class _Resampling:
         out, behind = self._resampler.push(samples.array.astype(np.float32).reshape(-1, self._width))
         if not len(out):
             return None
-        capture_ns = samples.capture_ns - round(behind / self._rates[0] * NANOSECONDS)
+        capture_ns = samples.capture_ns - round(behind / self._rates[0] * NS_PER_S)
         gap, self._gap = self._gap, False
         return Samples(out.reshape(-1, *self._shape), capture_ns, samples.clock, gap)

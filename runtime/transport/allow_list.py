@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from configs.reading import read_yaml, validated
+from configs.reading import StrictModel, read_yaml, validated
 from runtime.transport.keys import KeysError, check_key, prepare_folder
 
 Role = Literal["sensor", "reader", "operator"]
@@ -28,7 +28,7 @@ Role = Literal["sensor", "reader", "operator"]
 _LARGEST_FILE = 1024 * 1024
 
 
-class AllowedKey(BaseModel):
+class AllowedKey(StrictModel):
     """One key that is admitted.
 
     Attributes:
@@ -37,8 +37,6 @@ class AllowedKey(BaseModel):
         role: what it may do. A key that may do both has two entries.
         modalities: the only ones that a sensor may publish; empty allows all.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str
     name: str = Field(default="", max_length=60)
@@ -60,10 +58,8 @@ class AllowedKey(BaseModel):
         return self
 
 
-class AllowList(BaseModel):
+class AllowList(StrictModel):
     """The file: `version: 1` and its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1] = 1
     keys: tuple[AllowedKey, ...] = ()

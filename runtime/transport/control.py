@@ -12,8 +12,9 @@ from typing import Self
 
 import zmq
 
-from runtime.core.clock_offset import DRIFT_PPM, OffsetEstimator
+from configs.errors import AfterimageError
 from runtime.transport.authentication import ServerGuard, guard_server
+from runtime.transport.clock_offset import DRIFT_PPM, OffsetEstimator
 from runtime.transport.endpoints import check_endpoint, runtime_directory
 from runtime.transport.keys import Keys
 from runtime.transport.sockets import _bind, _Closing, _connect, _receive_from
@@ -42,7 +43,7 @@ def default_control(rig: str) -> str:
     return f"ipc://{runtime_directory(rig)}/control"
 
 
-class ControlError(Exception):
+class ControlError(AfterimageError):
     """A node that did not do what it was asked; the message says why."""
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs.errors import AfterimageError
+
 if TYPE_CHECKING:
     from runtime.transport.keys import Keys
 
@@ -24,7 +26,7 @@ MAX_IPC_PATH = 107
 _TCP = re.compile(r"^tcp://(?P<host>\[[0-9a-fA-F:]+\]|[^:/]+):(?P<port>\d{1,5})$")
 
 
-class EndpointError(Exception):
+class EndpointError(AfterimageError):
     """An endpoint that cannot be used; the message names it, what was expected and what to do."""
 
 

@@ -12,8 +12,10 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from configs.errors import AfterimageError
 
-class AccessError(ValueError):
+
+class AccessError(AfterimageError, ValueError):
     """An address or token that the page cannot be served with; the message says what to do."""
 
 

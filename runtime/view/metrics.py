@@ -20,9 +20,10 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from runtime.core.clock import NS_PER_S
 from runtime.core.health import State
 from runtime.rig import Rig
-from runtime.view.state import NS_PER_S, Snapshot, imputed_shares
+from runtime.view.state import Snapshot, imputed_shares
 from runtime.wire import Decision, Statistics
 
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)

@@ -18,6 +18,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from configs.errors import AfterimageError
 from runtime.view.access import check_token, cookie_name, may_read, same_origin, same_token
 from runtime.view.browser import TAKING_TIMEOUT_S, Browser
 from runtime.view.feed import NodeFeed
@@ -50,7 +51,7 @@ _HEADERS = {
 }
 
 
-class PageError(Exception):
+class PageError(AfterimageError):
     """The page cannot be served; the message names the address and says what to do."""
 
 

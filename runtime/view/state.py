@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from runtime.core.clock import NS_PER_S
 from runtime.rig import Rig
 from runtime.wire import Decision, HealthEvent, Observation, Output, Statistics
 
-NS_PER_S = 1_000_000_000
 HISTORY_S = 60.0
 """How far back the page looks."""
 

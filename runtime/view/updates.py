@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from runtime.rig import Rig, Sensor
+from runtime.core.clock import NS_PER_S
+from runtime.rig import Rig, SensorSpec
 from runtime.view.panes import Pane, PaneMaker
-from runtime.view.state import NS_PER_S, Point, Seen, Snapshot, imputed_shares
+from runtime.view.state import Point, Seen, Snapshot, imputed_shares
 from runtime.wire import Decision, Observation, Statistics
 
 HISTOGRAM_EDGES_MS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
@@ -256,7 +257,7 @@ def _rounded(value: Any, digits: int = 3) -> float | None:
     return None if value is None else round(float(value), digits)
 
 
-def _channel_names(sensor: Sensor) -> list[str]:
+def _channel_names(sensor: SensorSpec) -> list[str]:
     """What the rig calls the channels of a sensor; none where it has no names for them."""
     named = sensor.channels or getattr(sensor.transform, "channels", ()) or ()
     return [str(name) for name in named]

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgpack
 
+from configs.errors import AfterimageError
+
 PROTOCOL_VERSION = 1
 """Version in every header; a receiver refuses any other."""
 
@@ -66,7 +68,7 @@ class Reason(StrEnum):
     """Every window this message was in was refused by a content check."""
 
 
-class WireError(Exception):
+class WireError(AfterimageError):
     """A message that is refused.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgpack
 
-from runtime.core.clock_offset import Probe
+from runtime.transport.clock_offset import Probe
 from runtime.wire.checks import (
     PROTOCOL_VERSION,
     BytesLike,

@@ -164,7 +164,7 @@ class Statistics:
         rig: name of the rig.
         bundle: hash of the model's manifest.
         at_ns: when it was counted, node clock.
-        values: as of :meth:`runtime.node.Node.statistics`: plain maps of numbers and words, ready for JSON.
+        values: as of :meth:`runtime.node.node.Node.statistics`: plain maps of numbers and words, ready for JSON.
     """
 
     rig: str

@@ -169,7 +169,7 @@ def small_run(tmp_path_factory):
     pytest.importorskip("torch", reason="a run is trained with torch, which is not installed")
     from rich.console import Console
 
-    from runtime.sensors.synthetic import SyntheticSource
+    from runtime.signals.synthetic import SyntheticSource
     from trainers.training import train
 
     out = tmp_path_factory.mktemp("run")

@@ -25,7 +25,7 @@ from engines.bundle import load_manifest, save_manifest
 from runtime.core.accounting import Ledger
 from runtime.core.order import Place, StreamOrder
 from runtime.rig import load_rig
-from runtime.sensors.sources import open_source
+from runtime.signals.sources import open_source
 from runtime.wire import FrameDecoder, Reason, decode_frame, encode_frame
 
 THRESHOLDS = {
@@ -118,7 +118,7 @@ def test_headers_with_new_keys_grow_memory_once_and_the_soak_has_that_behind_it(
         pytest.skip("this C library does not say how much memory is in use")
     # In a process of its own: in this one the table may have grown already.
     code = """
-import msgpack, runtime.node
+import msgpack, runtime.node.node
 from afterimage.bench.soak_memory import grow_interned_strings, sample_memory
 def read(name):
     for number in range(100_000):

@@ -1,9 +1,7 @@
-from importlib import import_module
-
 import pytest
 from typer.testing import CliRunner
 
-from afterimage.cli import _KNOWN_ERRORS, app, known_errors, main
+from afterimage.cli import app, main
 
 COMMANDS = (
     "demo", "train", "evaluate", "retrieve", "compile", "sense", "run", "watch", "record", "replay", "import", "doctor",
@@ -55,10 +53,3 @@ def test_watch_says_when_nothing_comes(tmp_path):
     result = CliRunner().invoke(app, ["watch", "--endpoint", f"ipc://{tmp_path}/none", "--seconds", "0.2"])
     assert result.exit_code == 1
     assert "afterimage run" in result.output
-
-
-def test_known_errors_are_all_there_once_their_modules_are():
-    for module in _KNOWN_ERRORS:
-        import_module(module)
-    named = [name for names in _KNOWN_ERRORS.values() for name in names]
-    assert [error.__name__ for error in known_errors()] == named

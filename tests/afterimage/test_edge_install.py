@@ -44,7 +44,7 @@ def test_a_bundle_runs_without_torch(tiny_bundle):
         """
         import numpy as np
         from engines.opening import open_session
-        from runtime.node import Node
+        from runtime.node.node import Node
         from afterimage import Client, Sensor
         with open_session(__import__("pathlib").Path(sys.argv[1])) as session:
             spec = session.manifest.modalities[0]

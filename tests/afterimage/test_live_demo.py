@@ -12,8 +12,8 @@ from afterimage.demo.play import demo_schedule, play_live
 from afterimage.demo.report import json_ready, live_report
 from afterimage.watching import PageOptions
 from engines.opening import open_session
-from runtime.sensors.faults import Fault, FaultSchedule
-from runtime.sensors.sources import open_source
+from runtime.signals.faults import Fault, FaultSchedule
+from runtime.signals.sources import open_source
 
 
 @pytest.fixture(scope="module")

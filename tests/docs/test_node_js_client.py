@@ -17,7 +17,7 @@ import pytest
 from curve_peers import KeyFolder, free_endpoint, until
 
 from engines.opening import open_session
-from runtime.node import Node
+from runtime.node.node import Node
 from runtime.rig import Rig, load_rig
 from runtime.sensors.publisher import Sensor
 from runtime.transport.endpoints import Endpoints

@@ -221,7 +221,7 @@ def test_backend_that_needs_compiling_says_how(tiny_bundle):
 
 def test_importing_the_session_costs_no_backend():
     heavy = ("onnxruntime", "torch", "cv2", "tensorrt_rtx", "cuda")
-    code = f"import sys, engines.session, engines.compile; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, engines.session, engines.compiling.compile; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

@@ -15,10 +15,10 @@ from emulated_tensorrt import install
 from engines.backends import tensorrt, tensorrt_runner
 from engines.backends.tensorrt import batch_profiles
 from engines.bundle import graph_names, graph_signature, load_manifest
-from engines.compile import compile_bundle
+from engines.compiling.compile import compile_bundle
+from engines.compiling.parity import check_parity
 from engines.errors import BackendUnavailableError, EngineError, InputError
 from engines.opening import load_session, open_session
-from engines.parity import check_parity
 from engines.targets import BatchProfile, load_target
 
 BATCH = BatchProfile(maximum=3)  # less than the golden batch of 4, so that chunks are exercised

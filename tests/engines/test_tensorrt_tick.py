@@ -19,7 +19,7 @@ from engines.backends.interface import encode_then_fuse
 from engines.backends.tensorrt import batch_profiles
 from engines.backends.tensorrt_runner import TensorRTRunner
 from engines.bundle import graph_names, graph_signature, load_manifest
-from engines.compile import compile_bundle
+from engines.compiling.compile import compile_bundle
 from engines.errors import EngineError
 from engines.opening import open_session
 from engines.session import Session

@@ -17,7 +17,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from runtime.rig import Rig, Sensor
+from runtime.rig import Rig, SensorSpec
 from runtime.transport.sockets import MAX_PARTS, FrameSender
 from runtime.wire import encode_frame
 
@@ -127,7 +127,7 @@ def drop(share: float) -> Drop:
 class Delay(Spoiling):
     """Messages come so much later than they should, in order; the last ones come with the first good one."""
 
-    def __init__(self, sensor: Sensor, seconds: float) -> None:
+    def __init__(self, sensor: SensorSpec, seconds: float) -> None:
         super().__init__()
         self._periods = round(seconds / sensor.period_s)
         self._is_image = sensor.chunk == 1
@@ -149,7 +149,7 @@ class Delay(Spoiling):
 class Flood(Spoiling):
     """A sensor at many times its rate; every message with its own number, stamp and samples."""
 
-    def __init__(self, sensor: Sensor, times: int) -> None:
+    def __init__(self, sensor: SensorSpec, times: int) -> None:
         super().__init__()
         self.surplus = times - 1
         self._is_image = sensor.chunk == 1

@@ -15,8 +15,8 @@ import spoiling as s
 from running_node import RunningNode
 
 from engines.opening import open_session
-from runtime.node import Node
-from runtime.rig import Rig, Sensor
+from runtime.node.node import Node
+from runtime.rig import Rig, SensorSpec
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision, HealthEvent, Observation, Output
 
@@ -32,7 +32,7 @@ class Row:
         ranges: counter -> (least, most), where it depends on when messages come.
     """
 
-    fault: Callable[[Sensor], s.Spoiling]
+    fault: Callable[[SensorSpec], s.Spoiling]
     states: str
     reason: str = ""
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from spoiling import SpoilingSensors, drop
 from engines.errors import EngineError
 from engines.opening import open_session
 from runtime.client import Client
-from runtime.node import Node
+from runtime.node.node import Node
 from runtime.rig import Rig
 from runtime.sensors.process import spawn_sensors
 from runtime.transport.endpoints import Endpoints

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from engines.opening import open_session
-from runtime.sensors.moments import MomentSource
-from runtime.sensors.synthetic import SyntheticSource
+from runtime.signals.moments import MomentSource
+from runtime.signals.synthetic import SyntheticSource
 from trainers.checkpoint import CheckpointError
 from trainers.evaluation.checkpoint_evaluation import (
     evaluate_checkpoint,

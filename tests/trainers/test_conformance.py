@@ -18,10 +18,10 @@ from torch.nn import functional
 from toy_sensors import LENGTHS, ToySource
 
 from engines.bundle import pattern_key, presence_patterns
+from engines.compiling.parity import check_parity
 from engines.opening import open_session
-from engines.parity import check_parity
 from runtime.client import Client
-from runtime.node import Node
+from runtime.node.node import Node
 from runtime.sensors.publisher import Sensor
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision, Observation

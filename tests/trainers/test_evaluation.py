@@ -14,7 +14,7 @@ from tiny_bundle import CLASSES, NAMES, build_tiny_bundle
 from engines.bundle import pattern_key, presence_patterns
 from engines.opening import open_session
 from engines.session import Session
-from runtime.sensors.synthetic import SyntheticSource
+from runtime.signals.synthetic import SyntheticSource
 from trainers.data.windows import evaluation_windows
 from trainers.evaluation.calibration_error import accuracy, expected_calibration_error
 from trainers.evaluation.coverage import measured_weight

@@ -12,7 +12,7 @@ from tiny_bundle import NAMES
 
 from engines.errors import InputError
 from engines.opening import open_session
-from runtime.sensors.synthetic import SyntheticSource
+from runtime.signals.synthetic import SyntheticSource
 from trainers.data.windows import evaluation_windows
 from trainers.evaluation.patterns import encode_all
 from trainers.evaluation.retrieval import (

@@ -15,7 +15,7 @@ import torch
 from engines.backends.tensorrt import build_engine, status
 from engines.bundle import Calibration, Manifest, graph_names, graph_signature, pattern_key, presence_patterns
 from engines.targets import BatchProfile, Target
-from runtime.sensors.synthetic import SyntheticSource
+from runtime.signals.synthetic import SyntheticSource
 from trainers.configuration import load_model_config, shipped_models
 from trainers.export import export_graph, make_manifest
 from trainers.systems.base import System

@@ -13,14 +13,14 @@ from rich.console import Console
 pytest.importorskip("torch", reason="trainers need torch, which is not installed")
 pytest.importorskip("onnx", reason="export writes ONNX, and onnx is not installed")
 
-from engines.accuracy_gate import DecisionSet, decision_change
-from engines.arrays import BundleArrays
 from engines.bundle import load_manifest, pattern_key, presence_patterns
+from engines.compiling.accuracy_gate import DecisionSet, decision_change
+from engines.compiling.arrays import BundleArrays
+from engines.compiling.parity import check_parity
 from engines.opening import open_session
-from engines.parity import check_parity
 from runtime.rig import check_rig_feeds_bundle
-from runtime.sensors.moments import MomentSource
-from runtime.sensors.synthetic import SyntheticSource
+from runtime.signals.moments import MomentSource
+from runtime.signals.synthetic import SyntheticSource
 from trainers.loop import TrainingError
 from trainers.training import train
 

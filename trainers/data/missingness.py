@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from configs.reading import StrictModel
 
 _STREAM = 0x4D495353  # keeps these draws apart from others that use the same seed
 
 
-class MissingnessPlan(BaseModel):
+class MissingnessPlan(StrictModel):
     """Shares of labels and of modalities that training goes without.
 
     The unit is a moment. Where recordings are paired at random within class, as on ``commands-4`` recorded, a recording
     takes part in many moments, and may lack its label or its partner in some and have them in others.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     labels: float = Field(default=0.0, ge=0, le=1, description="share of moments without a label")
     modalities: dict[str, float] = Field(

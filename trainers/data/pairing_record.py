@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from runtime.sensors.moments import SPLITS, MomentSource
+from runtime.signals.moments import SPLITS, MomentSource
 
 
 def save_pairing_record(source: MomentSource, path: Path) -> None:
     """Write every split's labels and recording numbers as JSON.
 
     Layout: ``{"data", "classes", "splits": {split: {"labels": [..], "recordings": {modality: [..]}}}}``; the
-    numbers are those of :class:`runtime.sensors.moments.Moments`.
+    numbers are those of :class:`runtime.signals.moments.Moments`.
     """
     splits = {}
     for split in SPLITS:

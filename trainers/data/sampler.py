@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from runtime.sensors.moments import MomentSource, Split
+from runtime.signals.moments import MomentSource, Split
 from trainers.data.missingness import MissingnessPlan
 from trainers.data.windows import Windows, WindowSet
 

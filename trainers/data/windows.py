@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.sensors.moments import MomentSource, Split
+from runtime.signals.moments import MomentSource, Split
 
 Windows = dict[str, npt.NDArray[Any]]
 """Modality -> (B, *window_shape) raw windows in the dtype of the wire."""

@@ -20,7 +20,7 @@ from engines.backends.interface import GRAPH_BY_GRAPH, Array, encode_then_fuse
 from engines.bundle import MANIFEST_NAME, Calibration, Manifest
 from engines.errors import EngineError
 from engines.session import Session
-from runtime.sensors.moments import MomentSource
+from runtime.signals.moments import MomentSource
 from trainers.calibration import calibrate, fit_imputation_scale, fit_reliability, validation_evidence
 from trainers.checkpoint import CheckpointError, load_checkpoint
 from trainers.configuration import ModelConfig

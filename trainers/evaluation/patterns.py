@@ -16,7 +16,7 @@ import numpy.typing as npt
 from engines.bundle import pattern_key, presence_patterns
 from engines.errors import InputError
 from engines.session import Fused, Session
-from runtime.sensors.moments import MomentSource, Split
+from runtime.signals.moments import MomentSource, Split
 from trainers.data.windows import Windows, evaluation_windows
 from trainers.evaluation.calibration_error import accuracy, expected_calibration_error
 

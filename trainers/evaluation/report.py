@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engines.bundle import pattern_key
 from engines.session import Session
-from runtime.sensors.moments import MomentSource, Split
+from runtime.signals.moments import MomentSource, Split
 from trainers.evaluation.coherence import joint_coherence
 from trainers.evaluation.imputation import decode_all, to_comparison_space
 from trainers.evaluation.imputation_scores import (

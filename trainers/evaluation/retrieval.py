@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from engines.errors import InputError
 from engines.session import Session
-from runtime.sensors.moments import MomentSource, Split
+from runtime.signals.moments import MomentSource, Split
 from trainers.evaluation.patterns import Evidence, check_source, collect_windows, encode_all, fuse_all
 
 Array = npt.NDArray[np.float32]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 
+from configs.errors import AfterimageError
+
 Edge = tuple[str, str]
 Path = tuple[str, ...]
 
 
-class NoPathError(ValueError):
+class NoPathError(AfterimageError, ValueError):
     """The associators do not connect every pair of modalities; the message names an unreachable pair."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.sensors.packs import Pack
+from runtime.signals.packs import Pack
 
 Rows = npt.NDArray[np.int64]
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from configs.errors import AfterimageError
+
 Budget = Literal["smoke", "small", "full"]
 BUDGETS: tuple[Budget, ...] = ("smoke", "small", "full")
 
@@ -18,7 +20,7 @@ Report = Callable[[str, int, int], None]
 """Called while an arm trains: what is being done, steps done, steps planned."""
 
 
-class ProtocolError(Exception):
+class ProtocolError(AfterimageError):
     """A protocol that cannot run as asked; names what was expected and what came."""
 
 

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from configs.reading import StrictModel
 from engines.refinement import Refinement, refined_evidence
 from trainers.modalities.network import ModalityNetwork
 
 
-class SystemConfig(BaseModel):
+class SystemConfig(StrictModel):
     """Settings of a system; every system has its own, told apart by ``name``.
 
     Attributes:
         PHASES: names of the training phases, in order, that a run's ``phases`` must give steps to.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     PHASES: ClassVar[tuple[str, ...]]
 
     name: str

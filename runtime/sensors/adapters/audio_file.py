@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import AudioFileOptions
 from runtime.sensors.playhead import Player
 from runtime.sensors.sample_source import (
     PLAYBACK,
@@ -13,13 +14,12 @@ from runtime.sensors.sample_source import (
     SourceRefusedError,
     import_library,
 )
-from runtime.sensors.source_options import AudioFileOptions
 
 
 class AudioFileSource:
     """A sound file, played at its own rate; samples of 16 bits, whatever the file holds."""
 
-    def __init__(self, options: AudioFileOptions, sensor: Sensor) -> None:
+    def __init__(self, options: AudioFileOptions, sensor: SensorSpec) -> None:
         self._options = options
         self._sensor = sensor
         self._file: Any = None

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import BrainflowOptions
 from runtime.sensors.host_clocks import wall_clock
 from runtime.sensors.sample_source import (
     Delivery,
@@ -16,7 +17,6 @@ from runtime.sensors.sample_source import (
     SourceRefusedError,
     import_library,
 )
-from runtime.sensors.source_options import BrainflowOptions
 
 _BUFFER_S = 10
 _POLL_S = 0.004
@@ -25,7 +25,7 @@ _POLL_S = 0.004
 class BrainflowSource:
     """The EEG channels of a board, microvolts as float32, with the stamps that BrainFlow gave them."""
 
-    def __init__(self, options: BrainflowOptions, sensor: Sensor) -> None:
+    def __init__(self, options: BrainflowOptions, sensor: SensorSpec) -> None:
         self._options = options
         self._sensor = sensor
         self._library: Any = None

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import CameraOptions
 from runtime.sensors.playhead import Playhead
 from runtime.sensors.sample_source import (
     ARRIVAL,
@@ -27,7 +28,6 @@ from runtime.sensors.sample_source import (
     SourceRefusedError,
     as_samples,
 )
-from runtime.sensors.source_options import CameraOptions
 from runtime.wire import Clock
 
 DRIVER = Clock("v4l2")
@@ -40,7 +40,7 @@ _FASTEST_FPS = 1000.0
 class CameraSource:
     """OpenCV's VideoCapture, live or of a file."""
 
-    def __init__(self, options: CameraOptions, sensor: Sensor) -> None:
+    def __init__(self, options: CameraOptions, sensor: SensorSpec) -> None:
         self._options = options
         self._name = sensor.modality
         device = options.device

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import DepthImagesOptions
 from runtime.sensors.playhead import Player
 from runtime.sensors.sample_source import PLAYBACK, Delivery, Samples, SourceRefusedError, as_samples
-from runtime.sensors.source_options import DepthImagesOptions
 
 _ENDINGS = (".png", ".tif", ".tiff")
 
@@ -20,7 +20,7 @@ _ENDINGS = (".png", ".tif", ".tiff")
 class DepthImagesSource:
     """The images of a folder in the order of their names. The files do not say their unit: the rig has to."""
 
-    def __init__(self, options: DepthImagesOptions, sensor: Sensor) -> None:
+    def __init__(self, options: DepthImagesOptions, sensor: SensorSpec) -> None:
         self._options = options
         self._sensor = sensor
         self._files: list[Path] = []

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import EegFileOptions
 from runtime.sensors.eeg_units import common_unit
 from runtime.sensors.playhead import Player
 from runtime.sensors.sample_source import (
@@ -18,13 +19,12 @@ from runtime.sensors.sample_source import (
     SourceRefusedError,
     import_library,
 )
-from runtime.sensors.source_options import EegFileOptions
 
 
 class EegFileSource:
     """A recorded EEG, played at its own rate; XDF is read whole, other files as they play."""
 
-    def __init__(self, options: EegFileOptions, sensor: Sensor) -> None:
+    def __init__(self, options: EegFileOptions, sensor: SensorSpec) -> None:
         self._options = options
         self._sensor = sensor
         self._read: Callable[[slice], npt.NDArray[Any]] = lambda _: np.empty((0, 0))

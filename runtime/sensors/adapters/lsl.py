@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import LslOptions
 from runtime.sensors.eeg_units import common_unit
 from runtime.sensors.host_clocks import clock_beside_monotonic
 from runtime.sensors.sample_source import (
@@ -17,7 +18,6 @@ from runtime.sensors.sample_source import (
     SourceRefusedError,
     import_library,
 )
-from runtime.sensors.source_options import LslOptions
 from runtime.wire import Clock
 
 _CORRECTION_UNCERTAINTY_NS = 1_000_000
@@ -34,7 +34,7 @@ class LslSource:
     is counted.
     """
 
-    def __init__(self, options: LslOptions, sensor: Sensor) -> None:
+    def __init__(self, options: LslOptions, sensor: SensorSpec) -> None:
         self._options = options
         self._sensor = sensor
         self._library: Any = None

@@ -5,23 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from runtime.core.clock import NANOSECONDS, node_time
-from runtime.extras import MissingExtraError
+from configs.errors import MissingExtraError
+from runtime.core.clock import NS_PER_S, node_time
 from runtime.record.reader import read_recording
 from runtime.record.writer import RecordingError
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import RecordingOptions
 from runtime.sensors.sample_source import PLAYBACK, Delivery, EndOfSource, Samples, SourceRefusedError
-from runtime.sensors.source_options import RecordingOptions
 from runtime.wire import Frame, JournalEntry, WireError, decode_frame
 
-_PAUSE_NS = NANOSECONDS
+_PAUSE_NS = NS_PER_S
 """Between the last message and the first of the next round, at most."""
 
 
 class RecordingSource:
     """Frames at the distances in time at which they were captured; silences stay silences."""
 
-    def __init__(self, options: RecordingOptions, sensor: Sensor) -> None:
+    def __init__(self, options: RecordingOptions, sensor: SensorSpec) -> None:
         self._options = options
         self._sensor = sensor
         self._modality = options.modality or sensor.modality
@@ -60,11 +60,11 @@ class RecordingSource:
         assert frame is not None
         due_ns = node_time(frame.capture_ns, frame.clock) + self._shift_ns
         ahead_ns = due_ns - time.monotonic_ns()
-        if ahead_ns > timeout_s * NANOSECONDS:
+        if ahead_ns > timeout_s * NS_PER_S:
             time.sleep(timeout_s)
             return None
         if ahead_ns > 0:
-            time.sleep(ahead_ns / NANOSECONDS)
+            time.sleep(ahead_ns / NS_PER_S)
         gap = self._last is not None and frame.sequence != self._last.sequence + 1
         self._last, self._next = frame, self._take()
         return Samples(frame.samples, due_ns, PLAYBACK, gap)
@@ -80,7 +80,7 @@ class RecordingSource:
         ended_ns = node_time(self._last.capture_ns, self._last.clock) + self._shift_ns
         self.open()
         assert self._next is not None
-        pause_ns = min(round(self._sensor.period_s * NANOSECONDS), _PAUSE_NS)
+        pause_ns = min(round(self._sensor.period_s * NS_PER_S), _PAUSE_NS)
         self._shift_ns = ended_ns + pause_ns - node_time(self._next.capture_ns, self._next.clock)
         self.counts["loops"] += 1
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import MicrophoneOptions
 from runtime.sensors.sample_source import (
     ARRIVAL,
     Delivery,
@@ -23,7 +24,6 @@ from runtime.sensors.sample_source import (
     SourceRefusedError,
     import_library,
 )
-from runtime.sensors.source_options import MicrophoneOptions
 from runtime.wire import Clock
 
 ADC = Clock("portaudio")
@@ -39,7 +39,7 @@ nothing is taken meanwhile."""
 class MicrophoneSource:
     """An input stream of 16-bit samples in blocks of one message."""
 
-    def __init__(self, options: MicrophoneOptions, sensor: Sensor) -> None:
+    def __init__(self, options: MicrophoneOptions, sensor: SensorSpec) -> None:
         self._options = options
         self._sensor = sensor
         self._library: Any = None

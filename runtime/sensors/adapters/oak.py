@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import OakOptions
 from runtime.sensors.host_clocks import clock_beside_monotonic
 from runtime.sensors.sample_source import (
     Delivery,
@@ -17,7 +18,6 @@ from runtime.sensors.sample_source import (
     as_samples,
     import_library,
 )
-from runtime.sensors.source_options import OakOptions
 
 _QUEUE = 4
 _MICROSECOND = timedelta(microseconds=1)
@@ -26,7 +26,7 @@ _MICROSECOND = timedelta(microseconds=1)
 class OakSource:
     """Colour of one camera for a sensor of kind rgb, depth of the stereo pair for any other."""
 
-    def __init__(self, options: OakOptions, sensor: Sensor) -> None:
+    def __init__(self, options: OakOptions, sensor: SensorSpec) -> None:
         self._options = options
         self._sensor = sensor
         self._library: Any = None

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import RealSenseOptions
 from runtime.sensors.host_clocks import wall_clock
 from runtime.sensors.sample_source import (
     ARRIVAL,
@@ -20,7 +21,6 @@ from runtime.sensors.sample_source import (
     as_samples,
     import_library,
 )
-from runtime.sensors.source_options import RealSenseOptions
 from runtime.wire import Clock
 
 _LAST_FRAME_S = 2.0
@@ -30,7 +30,7 @@ _LAST_FRAME_S = 2.0
 class RealSenseSource:
     """One stream of one camera: colour for a sensor of kind rgb, depth for any other."""
 
-    def __init__(self, options: RealSenseOptions, sensor: Sensor) -> None:
+    def __init__(self, options: RealSenseOptions, sensor: SensorSpec) -> None:
         self._options = options
         self._sensor = sensor
         self._library: Any = None

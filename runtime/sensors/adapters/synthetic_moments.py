@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import time
 
-from runtime.core.clock import NANOSECONDS
-from runtime.rig import Sensor
-from runtime.sensors.packs import PackError
-from runtime.sensors.playback import Playback, plan_for
+from runtime.core.clock import NS_PER_S
+from runtime.rig import SensorSpec
+from runtime.rig.source_options import SyntheticOptions
 from runtime.sensors.sample_source import PLAYBACK, Delivery, Samples, SourceRefusedError
-from runtime.sensors.source_options import SyntheticOptions
-from runtime.sensors.sources import open_source
+from runtime.signals.packs import PackError
+from runtime.signals.playback import Playback, plan_for
+from runtime.signals.sources import open_source
 
-_OVERRUN_NS = NANOSECONDS
+_OVERRUN_NS = NS_PER_S
 
 
 class SyntheticSource:
     """Plays the plan from the rig's common start, so that all such sensors show the same moment."""
 
-    def __init__(self, options: SyntheticOptions, sensor: Sensor, epoch_ns: int | None) -> None:
+    def __init__(self, options: SyntheticOptions, sensor: SensorSpec, epoch_ns: int | None) -> None:
         self._options = options
         self._sensor = sensor
         self._start_ns = time.monotonic_ns() if epoch_ns is None else epoch_ns
@@ -55,11 +55,11 @@ class SyntheticSource:
             self._index = self._playback.next_index(time.monotonic_ns() - self._start_ns)
             due_ns = self._start_ns + self._playback.elapsed_ns(self._index)
             ahead_ns = due_ns - time.monotonic_ns()
-        if ahead_ns > timeout_s * NANOSECONDS:
+        if ahead_ns > timeout_s * NS_PER_S:
             time.sleep(timeout_s)
             return None
         chunk = self._playback.read(self._index)
-        time.sleep(max(0, due_ns - time.monotonic_ns()) / NANOSECONDS)
+        time.sleep(max(0, due_ns - time.monotonic_ns()) / NS_PER_S)
         self._index += 1
         return Samples(chunk.samples, due_ns, PLAYBACK, overrun)
 

@@ -10,7 +10,7 @@ import message_faults as only
 import spoiling as m
 from spoiling import HOUR_NS, REFUSALS, Spoiling
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
 
 KINDS = ("rgb", "depth", "audio", "eeg")
 IMAGES, SIGNALS = KINDS[:2], KINDS[2:]
@@ -32,7 +32,7 @@ class Fault:
     """
 
     name: str
-    make: Callable[[Sensor], Spoiling]
+    make: Callable[[SensorSpec], Spoiling]
     images: tuple[str, ...] | None
     signals: tuple[str, ...] | None
     kinds: tuple[str, ...] = KINDS
@@ -50,7 +50,7 @@ STALE = ("late:evidence_age", "live")
 
 
 def alike(
-    name: str, make: Callable[[Sensor], Spoiling], states: tuple[str, ...] | None, **more: object
+    name: str, make: Callable[[SensorSpec], Spoiling], states: tuple[str, ...] | None, **more: object
 ) -> Fault:
     """A fault that images and signals go through in the same states."""
     return Fault(name, make, states, states, **more)  # type: ignore[arg-type]

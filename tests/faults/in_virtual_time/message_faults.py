@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from spoiling import HOUR_NS, MS, RECOVER_FRAMES, Encode, Message, Parts, Spoiling
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
 
 FUTURE_TOLERANCE_NS = 50 * MS
 
@@ -58,7 +58,7 @@ class SingleWrongStamps(Spoiling):
 class FastClock(Spoiling):
     """A clock that runs fast by a share: whenever it is too far ahead, the third such stamp is followed."""
 
-    def __init__(self, sensor: Sensor, share: float) -> None:
+    def __init__(self, sensor: SensorSpec, share: float) -> None:
         super().__init__()
         self._gain_ns = round(share * sensor.period_s * 1e9)
         self._count, self._ahead_ns, self._wrong = 0, 0, 0
@@ -91,7 +91,7 @@ class FastClock(Spoiling):
 class SlowClock(Spoiling):
     """A clock that runs slow by a share, and jumps to rights when the fault is over."""
 
-    def __init__(self, sensor: Sensor, share: float) -> None:
+    def __init__(self, sensor: SensorSpec, share: float) -> None:
         super().__init__()
         self._loss_ns, self._count = round(share * sensor.period_s * 1e9), 0
 

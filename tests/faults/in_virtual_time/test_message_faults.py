@@ -13,7 +13,7 @@ from virtual_run import Log, VirtualRun
 
 from engines.bundle import ModalitySpec
 from engines.session import Session
-from runtime.rig import Rig, Sensor
+from runtime.rig import Rig, SensorSpec
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision, HealthEvent
 
@@ -28,7 +28,7 @@ class Case:
     fault: Fault
     run: VirtualRun
     spoiling: Spoiling
-    sensor: Sensor
+    sensor: SensorSpec
     spec: ModalitySpec
     session: Session
     ended_ns: int
@@ -42,7 +42,7 @@ class Case:
         return [m for m in self.run.sensors if m != self.sensor.modality]
 
 
-def steps_of(fault: Fault, sensor: Sensor) -> int:
+def steps_of(fault: Fault, sensor: SensorSpec) -> int:
     """How many messages are spoilt; an even number."""
     return 2 * round(fault.seconds / sensor.period_s / 2)
 

@@ -23,8 +23,8 @@ from engines.opening import open_session
 from engines.session import Session
 from runtime.client import Client
 from runtime.core import quality
-from runtime.node import Node
-from runtime.rig import Rig, Sensor
+from runtime.node.node import Node
+from runtime.rig import Rig, SensorSpec
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import FrameSender
 from runtime.wire import Decision, HealthEvent, Observation, Output, encode_frame
@@ -46,7 +46,7 @@ class SpoiltSensor:
         next_ns: when it sends next.
     """
 
-    def __init__(self, rig: Rig, sensor: Sensor, window: int, endpoint: str, *, seed: int) -> None:
+    def __init__(self, rig: Rig, sensor: SensorSpec, window: int, endpoint: str, *, seed: int) -> None:
         self.sent = 0
         self.taken: list[Samples] = []
         self.left: list[Parts] = []

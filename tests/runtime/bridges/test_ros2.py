@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.errors import MissingExtraError
 from runtime.bridges.ros2 import Ros2Bridge, ros_message
 from runtime.bridges.ros2_mapping import (
     RosMessageError,
@@ -26,7 +27,6 @@ from runtime.bridges.ros2_mapping import (
     observation_message,
     topic_base,
 )
-from runtime.extras import MissingExtraError
 from runtime.rig import load_rig
 from runtime.transport.sockets import DecisionSender, FrameReceiver
 from runtime.wire import (

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.core.health import HealthLimits, HealthMonitor, State
-from runtime.rig import Health, Sensor
+from runtime.rig import HealthPolicy, SensorSpec
 
 MS = 1_000_000
 PERIOD = 33 * MS
@@ -60,10 +60,10 @@ def sensed() -> Sensed:
 def test_silence_is_three_message_periods_but_never_under_the_floor(
     rate: float, chunk: int, silence_ms: int
 ) -> None:
-    sensor = Sensor(
+    sensor = SensorSpec(
         modality="m", kind="audio", sample_shape=(), dtype="int16", unit="pcm16", rate_hz=rate, chunk=chunk
     )
-    limits = HealthLimits.of(Health(), sensor, 1.0, 0.1)
+    limits = HealthLimits.of(HealthPolicy(), sensor, 1.0, 0.1)
     assert limits.silence_ns == silence_ms * MS
     assert limits.even_silence_ns == round(0.85 * silence_ms) * MS
     assert limits.period_ns == round(1e9 * chunk / rate)

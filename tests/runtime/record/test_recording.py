@@ -24,13 +24,13 @@ from mcap.reader import make_reader
 
 from afterimage.replaying import replay_recording
 from engines.opening import open_session
-from runtime.node import Node
+from runtime.node.node import Node
 from runtime.record.reader import read_recording
 from runtime.record.recorder import record
 from runtime.record.writer import RecordingError, RecordingWriter
 from runtime.rig import Rig, load_rig
-from runtime.sensors.faults import Fault, FaultSchedule
 from runtime.sensors.publisher import Sensor
+from runtime.signals.faults import Fault, FaultSchedule
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import FrameSender
 from runtime.wire import JOURNAL_PREFIX, JournalEntry, WireError, decode_entry, encode_entry

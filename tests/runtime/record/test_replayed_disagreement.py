@@ -10,11 +10,11 @@ import pytest
 from pipeline_bench import EVIDENCE_SIZE, SECOND, START, Bench, bench_manifest, bench_rig
 
 from engines.session import Fused, Session
-from runtime.decisions import DecisionMaker, fuse_plans
-from runtime.journal import JournaledPipeline
+from runtime.node.decisions import DecisionMaker, fuse_plans
+from runtime.node.journal import JournaledPipeline
 from runtime.record.replayer import Replayed, decided, replay_exactly, replay_freely
 from runtime.rig import Rig
-from runtime.sensors.faults import Fault, FaultSchedule
+from runtime.signals.faults import Fault, FaultSchedule
 from runtime.transport.sockets import DecisionSender
 from runtime.wire import Decision, HealthEvent, JournalEntry, decode_entry
 

@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 
 from runtime.rig import load_rig
-from runtime.sensors.faults import Fault, FaultSchedule
-from runtime.sensors.playback import Playback, plan_for
 from runtime.sensors.process import (
     SampleError,
     Sensor,
@@ -24,7 +22,9 @@ from runtime.sensors.process import (
     SensorSpec,
     spawn_sensors,
 )
-from runtime.sensors.sources import open_source
+from runtime.signals.faults import Fault, FaultSchedule
+from runtime.signals.playback import Playback, plan_for
+from runtime.signals.sources import open_source
 from runtime.transport.sockets import FrameReceiver
 from runtime.wire import Frame, decode_frame
 
@@ -199,7 +199,7 @@ def test_a_group_that_was_never_started_stops(receiver: FrameReceiver) -> None:
 
 def test_sensors_import_no_engine_and_no_camera_library() -> None:
     code = (
-        "import sys, runtime.sensors.process, runtime.sensors.synthetic, runtime.sensors.recorded;"
+        "import sys, runtime.sensors.process, runtime.signals.synthetic, runtime.signals.recorded;"
         "print([m for m in ('cv2', 'onnxruntime', 'torch', 'tensorrt', 'matplotlib') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

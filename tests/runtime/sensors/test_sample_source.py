@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sensor_bench import sensor_of
 
+from runtime.rig.source_options import KINDS
 from runtime.sensors.sample_source import SourceRefusedError, make_source
-from runtime.sensors.source_options import KINDS
 
 NEEDED: dict[str, dict[str, Any]] = {
     "camera": {}, "depth-images": {"folder": "."}, "realsense": {}, "oak": {}, "microphone": {},

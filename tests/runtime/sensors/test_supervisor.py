@@ -20,12 +20,12 @@ import pytest
 from sensor_bench import receive_until, rig_of, sensor_of, write_plugin
 from typer.testing import CliRunner
 
-from runtime.rig import Rig, Sensor
+from runtime.rig import Rig, SensorSpec
 from runtime.sensors.capture_process import HUNG, CaptureSpec, run_capture
-from runtime.sensors.faults import Fault, FaultError, FaultSchedule
 from runtime.sensors.process import SensorProcessError
 from runtime.sensors.sample_source import SourceRefusedError, make_source, plugin_kinds
 from runtime.sensors.supervisor import Supervisor
+from runtime.signals.faults import Fault, FaultError, FaultSchedule
 from runtime.transport.sockets import FrameReceiver
 
 GUIDE = Path(__file__).parents[3] / "docs" / "sensors.md"
@@ -77,7 +77,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
 
-def counting(how: str = "well", **options: Any) -> Sensor:
+def counting(how: str = "well", **options: Any) -> SensorSpec:
     return sensor_of("eeg", {"kind": "counting", "how": how, **options})
 
 

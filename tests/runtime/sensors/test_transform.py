@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sensor_bench import joined, sensor_of
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
 from runtime.sensors.sample_source import ARRIVAL, Delivery, Samples, SourceRefusedError
 from runtime.sensors.transform import Transformer, converted, plan
 
@@ -19,7 +19,7 @@ def samples(array: Any, capture_ns: int = 1_000_000_000, gap: bool = False) -> S
     return Samples(np.asarray(array), capture_ns, ARRIVAL, gap)
 
 
-def transformed(sensor: Sensor, delivery: Delivery, array: Any) -> np.ndarray[Any, Any]:
+def transformed(sensor: SensorSpec, delivery: Delivery, array: Any) -> np.ndarray[Any, Any]:
     out = Transformer(plan(sensor, delivery)).apply(samples(array))
     assert out is not None
     assert out.array.flags.c_contiguous
@@ -76,7 +76,7 @@ def transformed(sensor: Sensor, delivery: Delivery, array: Any) -> np.ndarray[An
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_would_make_it(
-    sensor: Sensor, delivery: Delivery, words: str
+    sensor: SensorSpec, delivery: Delivery, words: str
 ) -> None:
     with pytest.raises(SourceRefusedError, match=words) as refused:
         plan(sensor, delivery)

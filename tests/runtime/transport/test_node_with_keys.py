@@ -13,11 +13,11 @@ from curve_peers import KeyFolder, free_endpoint, until
 
 from engines.opening import open_session
 from runtime.client import Client
-from runtime.node import Node
+from runtime.node.node import Node
 from runtime.rig import Rig, load_rig
+from runtime.rig.source_options import SyntheticOptions
 from runtime.sensors.capture_process import RemoteNode
 from runtime.sensors.publisher import Sensor
-from runtime.sensors.source_options import SyntheticOptions
 from runtime.sensors.supervisor import Supervisor
 from runtime.transport.endpoints import Endpoints
 

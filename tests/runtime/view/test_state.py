@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from published import MS, NAMES, decision, observation, statistics
 
-from runtime.rig import Tick, load_rig
+from runtime.rig import TickPolicy, load_rig
 from runtime.view.state import ViewState, imputed_shares
 from runtime.wire import HealthEvent
 
@@ -35,7 +35,7 @@ def test_a_node_that_never_answered_is_absent_and_one_that_stopped_is_not_live(s
 
 
 def test_a_slow_tick_is_given_three_periods() -> None:
-    rig = load_rig("commands-4").model_copy(update={"tick": Tick(rate_hz=0.5)})
+    rig = load_rig("commands-4").model_copy(update={"tick": TickPolicy(rate_hz=0.5)})
     state = ViewState(rig)
     state.add(decision(0, 0), 0)
     assert state.status(6 * S) == "live"

@@ -13,7 +13,7 @@ from published import MS, statistics
 from engines.opening import open_session
 from runtime.client import Client
 from runtime.core.health import State
-from runtime.node import Node
+from runtime.node.node import Node
 from runtime.rig import load_rig
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision, Limits, Reason, Statistics, WireError, decode_output, encode_output

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from small_packs import write_small_packs
 
-from runtime.sensors.recorded import RecordedSource
-from runtime.sensors.synthetic import SyntheticSource
+from runtime.signals.recorded import RecordedSource
+from runtime.signals.synthetic import SyntheticSource
 
 LENGTHS = {"rgb": 1, "depth": 1, "audio": 16000, "eeg": 768}
 

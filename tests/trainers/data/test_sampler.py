@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("torch", reason="training data are torch tensors, and torch is not installed")
 import torch
 
-from runtime.sensors.moments import MomentSource
-from runtime.sensors.recorded import RecordedSource
-from runtime.sensors.synthetic import SyntheticSource
+from runtime.signals.moments import MomentSource
+from runtime.signals.recorded import RecordedSource
+from runtime.signals.synthetic import SyntheticSource
 from trainers.data.missingness import MissingnessPlan
 from trainers.data.pairing_record import save_pairing_record
 from trainers.data.sampler import Batch, BatchSampler

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from runtime.sensors.moments import MomentSource
-from runtime.sensors.recorded import RecordedSource
-from runtime.sensors.synthetic import SyntheticSource
+from runtime.signals.moments import MomentSource
+from runtime.signals.recorded import RecordedSource
+from runtime.signals.synthetic import SyntheticSource
 from trainers.data.windows import WindowSet, evaluation_windows
 
 

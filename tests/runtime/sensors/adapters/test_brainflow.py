@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from sensor_bench import joined, read_samples, sensor_of
 
-from runtime.rig import Sensor
+from runtime.rig import SensorSpec
 from runtime.sensors.sample_source import SourceLostError, SourceRefusedError, make_source
 from runtime.sensors.transform import Transformer, plan
 
 pytest.importorskip("brainflow.board_shim", reason="needs the brainflow extra")
 
 
-def board(name: str, **options: object) -> Sensor:
+def board(name: str, **options: object) -> SensorSpec:
     return sensor_of(
         "eeg", {"kind": "brainflow", "board": name, **options}, {"channels": ["C3", "Cz", "C4", 0]}
     )

@@ -13,10 +13,10 @@ import pytest
 from sensor_bench import joined, read_samples, sensor_of
 
 from runtime.rig import load_rig
-from runtime.sensors.playback import Playback, plan_for
 from runtime.sensors.sample_source import SourceRefusedError, make_source
-from runtime.sensors.sources import open_source
 from runtime.sensors.transform import Transformer, plan
+from runtime.signals.playback import Playback, plan_for
+from runtime.signals.sources import open_source
 from runtime.wire import JournalEntry, encode_entry, encode_frame
 
 

@@ -1,0 +1,1 @@
+"""Bundle to engine: reduced precision by measurement, parity with PyTorch, and the accuracy gate."""

@@ -1,0 +1,132 @@
+"""Precisions below fp32 where they are harmless: chosen by measurement, not by the names of layers.
+
+Only products (convolutions and matrix products with weights) of encoders and decoders change; everything else
+(spectra, logarithms, covariances, fusion) stays in float32. A product joins if its own rounding, and the rounding of
+all chosen together, keep the graph's outputs within a tolerance on sample inputs. The rounding is measured on the CPU,
+so the choice needs no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from engines.backends.interface import Array
+from engines.compiling.half_precision import BF16, FP16, HalfPrecision
+from engines.compiling.parity import THRESHOLDS, relative_error
+from engines.compiling.products import onnx_module, parsed, run
+from engines.compiling.quantization import ONNXRUNTIME_CPU, TENSORRT, Quantisation
+from engines.errors import CompileError
+from engines.targets import Target
+
+
+class Rewriter(Protocol):
+    """One graph and one precision."""
+
+    products: int
+    candidates: list[str]
+
+    def rewrite(self, chosen: Collection[str]) -> bytes:
+        """The graph for the backend, with these products in the precision."""
+        ...
+
+    def emulate(self, chosen: Collection[str]) -> bytes:
+        """The same rounding, as a graph that ONNX Runtime executes on the CPU as it is written."""
+        ...
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What to choose a graph's products by.
+
+    Attributes:
+        inputs: input -> (B, ...); int8 also takes its ranges from them.
+        expected: output -> (B, ...), in float32.
+    """
+
+    inputs: Mapping[str, Array]
+    expected: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class ReducedGraph:
+    """A rewritten graph, with the same float32 inputs and outputs.
+
+    Attributes:
+        model: serialized ONNX for the backend.
+        emulation: serialized ONNX that rounds alike when ONNX Runtime executes it on the CPU as it is written.
+        products: convolutions and matrix products with weights in the graph.
+        reduced: how many of them are in the precision.
+        error: max|a - b| / max|b| of the outputs on the samples, by emulation.
+    """
+
+    model: bytes
+    emulation: bytes
+    products: int
+    reduced: int
+    error: float
+
+
+def tolerance(target: Target) -> float:
+    """What the outputs of a graph may be off by the choice of products: half of what parity allows.
+
+    The other half is for the device, which rounds its sums in another order than the CPU.
+    """
+    return THRESHOLDS[target.precision] / 2
+
+
+class ProductChoice:
+    """Which products of a graph go into a target's precision, for any tolerance."""
+
+    def __init__(self, graph: str, source: bytes, target: Target, samples: Samples) -> None:
+        """Measure every product alone.
+
+        Args:
+            graph: its name, for messages.
+            source: serialized ONNX.
+            target: precision and backend.
+            samples: what to measure by.
+
+        Raises:
+            BackendUnavailableError: onnx is not installed.
+            CompileError: the graph cannot be read or run.
+        """
+        self._graph = graph
+        self._samples = samples
+        onnx_module()
+        from google.protobuf.message import DecodeError
+
+        from engines.backends.onnxruntime import FAILURES, first_line
+
+        try:
+            self._rewriter = _rewriter(source, target, samples.inputs)
+            self._alone = {p: self._error(self._rewriter.emulate([p])) for p in self._rewriter.candidates}
+        except (DecodeError, *FAILURES) as e:
+            raise CompileError(
+                f"graph {graph!r}: cannot be put into {target.precision}: {first_line(e)}"
+            ) from e
+
+    def within(self, tolerance: float) -> ReducedGraph:
+        """The graph with as many products reduced as a tolerance allows."""
+        alone = self._alone
+        chosen = sorted((p for p in alone if alone[p] <= tolerance), key=lambda p: alone[p])
+        emulation = self._rewriter.emulate(chosen)
+        while not (error := self._error(emulation)) <= tolerance and chosen:
+            chosen.pop()  # the one whose own rounding costs most
+            emulation = self._rewriter.emulate(chosen)
+        model = self._rewriter.rewrite(chosen)
+        return ReducedGraph(model, emulation, self._rewriter.products, len(chosen), error)
+
+    def _error(self, model: bytes) -> float:
+        expected = self._samples.expected
+        values = run(model, self._samples.inputs, list(expected))
+        return max(relative_error(values[name], value) for name, value in expected.items())
+
+
+def _rewriter(source: bytes, target: Target, inputs: Mapping[str, Array]) -> Rewriter:
+    model = parsed(source)
+    if target.precision == "int8":
+        form = ONNXRUNTIME_CPU if target.backend == "onnxruntime" else TENSORRT
+        return Quantisation(model, form, inputs)
+    return HalfPrecision(model, FP16 if target.precision == "fp16" else BF16, inputs)

@@ -1,0 +1,1 @@
+"""What signals are: recorded, synthetic, played back, spoilt on purpose. Live ones: ``runtime.sensors``."""
