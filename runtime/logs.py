@@ -1,8 +1,8 @@
 """Logging of every process of the runtime: what is told under ``afterimage.*``, how much of it, and in which form.
 
 Changes of state are INFO, refusals WARNING. What can come thousands of times a second carries a throttle key
-(``logger.warning(text, extra=throttled("refused rgb"))``): one line per key in :data:`THROTTLE_S`, and the next one says
-how many were left out. Processes that are started by ours log as their parent does, by two environment variables.
+(``logger.warning(text, extra=throttled("refused rgb"))``): one line per key in :data:`THROTTLE_S`, and the next
+says how many were left out. Processes that are started by ours log as their parent does, by two environment variables.
 """
 
 from __future__ import annotations
