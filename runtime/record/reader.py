@@ -12,6 +12,7 @@ from configs.errors import import_extra
 from runtime.record.schemas import from_record
 from runtime.record.writer import RecordingError
 from runtime.wire import JournalEntry, WireError
+from runtime.wire.labels import Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +22,12 @@ class Recorded:
     Attributes:
         topic: of its channel.
         at_ns: when the node had it, node clock.
-        content: an input of the pipeline, or the map of what was published.
+        content: an input of the pipeline, a label, or the map of what was published.
     """
 
     topic: str
     at_ns: int
-    content: JournalEntry | dict[str, Any]
+    content: JournalEntry | Label | dict[str, Any]
 
 
 def read_recording(path: Path) -> Iterator[Recorded]:

@@ -14,6 +14,7 @@ import msgpack
 
 from runtime.wire import FRAME_PREFIX, JOURNAL_PREFIX, JournalEntry, WireError, decode_entry
 from runtime.wire.checks import unpack_map
+from runtime.wire.labels import LABEL_PREFIX, Label, decode_label
 
 REFUSED_TOPIC = "refused"
 """Frames that are not three parts with one msgpack map: kept as they came, so that a replay refuses them again."""
@@ -56,6 +57,13 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         {"modality": _STRING, "at_ns": _INTEGER, "previous": _STRING, "state": _STRING, "reason": _STRING},
         "A sensor's state changed.",
     ),
+    "afterimage.Label": _object(
+        {
+            "rig": _STRING, "name": _STRING, "onset_ns": _INTEGER, "end_ns": {"type": ["integer", "null"]},
+            "author": _STRING, "number": _INTEGER, "clock": _STRING, "withdrawn": {"type": "boolean"},
+        },
+        "A class that holds from an onset to an end; the newest of one author and number counts.",
+    ),
     "afterimage.Observation": _object(
         {"modality": _STRING, "imputed": {"type": "boolean"}, "shape": {"type": "array"}, "data": _BINARY},
         "A modality as the node knows it; imputed says whether the model made it.",
@@ -82,6 +90,7 @@ _BY_PREFIX = {
     "frame/": "afterimage.Frame",
     "fused": "afterimage.Decision",
     "health": "afterimage.Health",
+    "label/": "afterimage.Label",
     "imputed/": "afterimage.Observation",
     "best/": "afterimage.Observation",
     "journal/": "afterimage.Journal",
@@ -133,8 +142,8 @@ def _frame_record(entry: JournalEntry) -> tuple[str, bytes, int]:
     return REFUSED_TOPIC, msgpack.packb(kept), entry.at_ns
 
 
-def from_record(topic: str, data: bytes) -> JournalEntry | dict[str, Any]:
-    """A recorded message again: an input of the pipeline as a journal entry, anything else as its map.
+def from_record(topic: str, data: bytes) -> JournalEntry | Label | dict[str, Any]:
+    """A recorded message again: an input of the pipeline as a journal entry, a label, anything else as its map.
 
     Raises:
         WireError: not what a recorder writes.
@@ -144,6 +153,8 @@ def from_record(topic: str, data: bytes) -> JournalEntry | dict[str, Any]:
         return _frame_entry(topic, record)
     if topic.encode().startswith(JOURNAL_PREFIX):
         return decode_entry([topic.encode(), msgpack.packb(record), b""])
+    if topic.encode().startswith(LABEL_PREFIX):
+        return decode_label([topic.encode(), msgpack.packb(record), b""])
     return record
 
 
