@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -132,6 +132,13 @@ def begin_entry(rig: Rig, start_ns: int, tags: Mapping[str, str], wall_ns: int |
     return JournalEntry("begin", 0, start_ns, settings=settings)
 
 
+class _Message(NamedTuple):
+    capture_ns: int
+    modality: str
+    samples: npt.NDArray[Any]
+    gap: bool
+
+
 class SessionWriter:
     """Turns arrays into a session; a context manager.
 
@@ -158,7 +165,7 @@ class SessionWriter:
         """
         self.path, self.rig = Path(path), rig
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._pending: list[tuple[int, str, npt.NDArray[Any]]] = []
+        self._pending: list[_Message] = []
         self._ends: dict[str, int] = {}
         self._labels: list[Label] = []
         self._writer = RecordingWriter(self.path)
@@ -203,11 +210,27 @@ class SessionWriter:
                 f"got {start_s} s"
             )
         array = array.astype(sensor.dtype)
+        paused = start_ns - self._ends.get(modality, start_ns) > NS_PER_S / sensor.rate_hz
         for first in range(0, len(array), sensor.chunk):
             block = array[first : first + sensor.chunk]
             captured_ns = start_ns + round((first + len(block)) * NS_PER_S / sensor.rate_hz)
-            self._pending.append((captured_ns, modality, block))
+            self.add_message(modality, block, captured_ns, gap=paused and not first)
         self._ends[modality] = start_ns + round(len(array) * NS_PER_S / sensor.rate_hz)
+
+    def add_message(self, modality: str, samples: npt.NDArray[Any], capture_ns: int, *, gap: bool) -> None:
+        """Add one message as it is: samples of the rig's shape and dtype, and when the last of them was captured.
+
+        Args:
+            modality: which sensor of the rig.
+            samples: (n, *sample_shape).
+            capture_ns: on the session's clock, which is at :data:`START_NS` when the session starts.
+            gap: samples were lost since the message before.
+        """
+        self._pending.append(_Message(capture_ns, modality, samples, gap))
+
+    def add_labels(self, labels: Iterable[Label]) -> None:
+        """Add labels that were made before, on the session's clock."""
+        self._labels.extend(labels)
 
     def label(self, name: str, onset_s: float, end_s: float, author: str = "arrays") -> None:
         """Say that a class holds from an onset to an end, in seconds from the session's start.
@@ -226,19 +249,22 @@ class SessionWriter:
             RecordingError: the disk is full; what was written before can be read.
         """
         sequences: dict[str, int] = {}
-        ends: dict[str, int] = {}
-        pending, self._pending = sorted(self._pending, key=lambda p: p[0]), []
-        for order, (captured_ns, modality, block) in enumerate(pending):
-            sensor = self.rig.sensor(modality)
-            begin_ns = captured_ns - round(len(block) * NS_PER_S / sensor.rate_hz)
+        pending, self._pending = sorted(self._pending, key=lambda m: m.capture_ns), []
+        for order, message in enumerate(pending):
             # A number that is left out says that something is missing.
-            paused = modality in ends and begin_ns - ends[modality] > NS_PER_S / sensor.rate_hz
-            sequence = sequences.get(modality, -1) + (2 if paused else 1)
-            sequences[modality], ends[modality] = sequence, captured_ns
+            sequence = sequences.get(message.modality, -1) + (2 if message.gap else 1)
+            sequences[message.modality] = sequence
             parts = encode_frame(
-                self.rig.name, modality, sequence, block, capture_ns=captured_ns, unit=sensor.unit
+                self.rig.name,
+                message.modality,
+                sequence,
+                message.samples,
+                capture_ns=message.capture_ns,
+                unit=self.rig.sensor(message.modality).unit,
             )
-            entry = JournalEntry("frame", order, captured_ns, sequence, modality, parts=tuple(parts))
+            entry = JournalEntry(
+                "frame", order, message.capture_ns, sequence, message.modality, parts=tuple(parts)
+            )
             self._writer.add(encode_entry(entry))
         labels, self._labels = self._labels, []
         for label in labels:

@@ -103,9 +103,7 @@ def test_the_monitor_tells_rate_losses_refusals_and_silence():
     monitor = RecordingMonitor(rig(), 0)
     for k in range(100):
         if k != 50:
-            monitor.receive(
-                frame(k, k * S // 100), k * S // 100
-            )
+            monitor.receive(frame(k, k * S // 100), k * S // 100)
     monitor.receive(frame(0, S, np.zeros((10, 3), np.float32)), S)
     monitor.receive(frame(0, S, name="leg"), S)
     told = monitor.check(S)
