@@ -24,8 +24,8 @@ RATE = 250.0
 
 def rig(*more: dict[str, object], **changes: object) -> Rig:
     emg = {
-        "modality": "emg", "kind": "eeg", "sample_shape": [4], "dtype": "float32", "unit": "uV", "rate_hz": 250, "chunk": 10,
-        "transform": {"from_unit": "V"},
+        "modality": "emg", "kind": "eeg", "sample_shape": [4], "dtype": "float32", "unit": "uV", "rate_hz": 250,
+        "chunk": 10, "transform": {"from_unit": "V"},
     } | changes  # fmt: skip
     return Rig.model_validate({"version": 1, "name": "arm", "sensors": [emg, *more]})
 
