@@ -46,7 +46,7 @@ GOLDEN_NAME = "golden.npz"
 DECISIONS_NAME = "decisions.npz"
 TRAINING_WINDOWS_NAME = "training_windows.npz"
 
-ModalityKind = Literal["rgb", "depth", "audio", "eeg"]
+ModalityKind = Literal["rgb", "depth", "audio", "eeg", "signal"]
 WireDtype = Literal["uint8", "uint16", "int16", "float32"]
 
 
@@ -102,7 +102,7 @@ class Manifest(StrictModel):
     name: str
     system: str = Field(description="svae, associators, ...")
     rig: str
-    data: Literal["recorded", "synthetic"]
+    data: Literal["recorded", "synthetic", "sessions"]
     classes: tuple[str, ...] = Field(min_length=2)
     modalities: tuple[ModalitySpec, ...] = Field(min_length=1)
     latents: Literal["shared", "associated"]

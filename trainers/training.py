@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.core.quality import measure, thresholds_from
-from runtime.signals.moments import MomentSource
 from trainers.calibration import calibrate, fit_imputation_scale, fit_reliability, validation_evidence
 from trainers.configuration import ModelConfig, load_model_config
 from trainers.data.pairing_record import save_pairing_record
 from trainers.data.sampler import Batch, BatchSampler
-from trainers.data.windows import Windows, WindowSet, evaluation_windows
+from trainers.data.windows import ExampleSource, Source, Windows, evaluation_windows, examples_of
 from trainers.export import export_bundle
 from trainers.loop import Trainer
 from trainers.systems.build import build_system
@@ -33,7 +32,7 @@ SAMPLE_WINDOWS = 300
 
 def train(
     system: str | Path,
-    source: MomentSource,
+    source: Source,
     out: Path,
     *,
     seed: int | None = None,
@@ -67,7 +66,8 @@ def train(
     torch.set_num_threads(config.torch_threads)
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps(config.model_dump(mode="json"), indent=1))
-    save_pairing_record(source, out / "pairing.json")
+    if not isinstance(source, ExampleSource):
+        save_pairing_record(source, out / "pairing.json")
     model = build_system(config, source.rig, len(source.classes))
     sampler = BatchSampler(
         source, config.window_lengths, "train", config.batch_size, config.seed, config.missingness
@@ -107,7 +107,7 @@ def train(
     )
 
 
-def validation_batches(source: MomentSource, config: ModelConfig) -> list[Batch]:
+def validation_batches(source: Source, config: ModelConfig) -> list[Batch]:
     """Fixed, unaugmented windows of the validation split, all modalities present."""
     chunks = evaluation_windows(
         source,
@@ -117,17 +117,17 @@ def validation_batches(source: MomentSource, config: ModelConfig) -> list[Batch]
         limit=config.validation_moments,
         seed=config.seed,
     )
-    return [
-        Batch(
-            {m: torch.from_numpy(w.astype(np.float32)) for m, w in chunk.windows.items()},
-            torch.from_numpy(chunk.labels),
-            torch.ones(len(chunk.labels), len(config.modalities)),
-        )
-        for chunk in chunks
-    ]
+    batches = []
+    for chunk in chunks:
+        complete = chunk.presence.all(axis=1)
+        if complete.any():
+            windows = {m: torch.from_numpy(w[complete].astype(np.float32)) for m, w in chunk.windows.items()}
+            labels = torch.from_numpy(chunk.labels[complete])
+            batches.append(Batch(windows, labels, torch.from_numpy(chunk.presence[complete])))
+    return batches
 
 
-def health_thresholds(source: MomentSource, config: ModelConfig) -> dict[str, dict[str, float]]:
+def health_thresholds(source: Source, config: ModelConfig) -> dict[str, dict[str, float]]:
     """Limits of the runtime's content checks, from windows of the training split; see ``runtime.core.quality``."""
     limits = {}
     for modality, windows in _training_windows(source, config).items():
@@ -136,17 +136,17 @@ def health_thresholds(source: MomentSource, config: ModelConfig) -> dict[str, di
     return limits
 
 
-def _training_windows(source: MomentSource, config: ModelConfig) -> Windows:
+def _training_windows(source: Source, config: ModelConfig) -> Windows:
     """A seeded sample of raw windows of the training split."""
-    windows = WindowSet(source, "train", config.window_lengths)
+    windows = examples_of(source, "train", config.window_lengths)
     rng = np.random.default_rng([0x4845414C, config.seed])
     count = min(SAMPLE_WINDOWS, len(windows))
     moments = rng.choice(len(windows), count, replace=False)
-    earliest, latest = windows.end_range_s
+    earliest, latest = windows.ends_s(moments)
     return windows.cut(moments, rng.uniform(earliest, latest, count))
 
 
-def _validation_windows(source: MomentSource, config: ModelConfig, rows: int) -> Windows:
+def _validation_windows(source: Source, config: ModelConfig, rows: int) -> Windows:
     """Raw windows of the first moments of the validation split, one of each; fewer where it has fewer."""
     chunks = list(
         evaluation_windows(source, "validation", config.window_lengths, limit=rows, seed=config.seed)

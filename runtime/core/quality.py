@@ -86,6 +86,12 @@ _CHECKS: dict[ModalityKind, tuple[_Check, ...]] = {
         _Check("deviation", "max", "times", 4.0, floor=100.0),
         _Check("quietest", "min", "times", 0.25),
     ),
+    "signal": (
+        _Check("constant_share", "max", "halfway"),
+        _Check("largest", "max", "times", 2.0),
+        _Check("deviation", "max", "times", 4.0),
+        _Check("mean_deviation", "min", "times", 0.02),
+    ),
 }
 
 
@@ -94,7 +100,7 @@ def measure(kind: ModalityKind, window: npt.NDArray[Any]) -> dict[str, float]:
 
     Args:
         kind: rgb (H, W, 3) uint8, depth (H, W) uint16 millimetres with 0 for no reading, audio (samples,) int16, or
-            eeg (samples, channels) float32 microvolts.
+            eeg (samples, channels) float32 microvolts, or signal (samples, channels) of any dtype and unit.
         window: one window, no batch axis.
 
     Returns:
@@ -103,7 +109,9 @@ def measure(kind: ModalityKind, window: npt.NDArray[Any]) -> dict[str, float]:
         millimetres between horizontal neighbours that both have a reading. audio: ``rms`` in counts,
         ``clipped_share`` (samples at a rail whose predecessor is at a rail too). eeg: ``flat_share`` (of the
         flattest channel: samples that equal the three before), ``offset`` (largest absolute channel mean),
-        ``deviation`` (largest channel standard deviation), ``quietest`` (smallest one), in microvolts.
+        ``deviation`` (largest channel standard deviation), ``quietest`` (smallest one), in microvolts. signal:
+        ``constant_share`` of the channels, ``largest`` magnitude, ``deviation`` (largest channel standard deviation),
+        ``mean_deviation`` over channels, in the sensor's unit.
     """
     # Finite samples may overflow: what is then infinite, or no number, fails its check.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -215,4 +223,21 @@ def _measure_eeg(window: npt.NDArray[Any]) -> dict[str, float]:
     }
 
 
-_MEASURES = {"rgb": _measure_rgb, "depth": _measure_depth, "audio": _measure_audio, "eeg": _measure_eeg}
+def _measure_signal(window: npt.NDArray[Any]) -> dict[str, float]:
+    values = window.astype(np.float64)
+    deviation = values.std(axis=0)
+    return {
+        "constant_share": np.count_nonzero(deviation == 0) / deviation.size,
+        "largest": float(np.abs(values).max()),
+        "deviation": float(deviation.max()),
+        "mean_deviation": float(deviation.mean()),
+    }
+
+
+_MEASURES = {
+    "rgb": _measure_rgb,
+    "depth": _measure_depth,
+    "audio": _measure_audio,
+    "eeg": _measure_eeg,
+    "signal": _measure_signal,
+}

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from runtime.signals.moments import MomentSource, Split
+from runtime.signals.moments import Split
 from trainers.data.missingness import MissingnessPlan
-from trainers.data.windows import Windows, WindowSet
+from trainers.data.windows import Examples, Source, Windows, examples_of
 
 _STATE_KEYS = ("seed", "epoch", "position", "moments", "batch_size")
 
@@ -58,7 +58,7 @@ class BatchSampler:
 
     def __init__(
         self,
-        source: MomentSource,
+        source: Source,
         lengths: Mapping[str, int],
         split: Split,
         batch_size: int,
@@ -67,7 +67,7 @@ class BatchSampler:
         *,
         views: Literal["default"] | int | None = "default",
     ) -> None:
-        self._windows = WindowSet(source, split, lengths)
+        self._windows = examples_of(source, split, lengths)
         count = len(self._windows)
         if not 1 <= batch_size <= count:
             raise ValueError(
@@ -78,7 +78,7 @@ class BatchSampler:
         labelled, self.presence = (plan or MissingnessPlan()).masks(count, self._windows.modality_names)
         self.labels = np.where(labelled, self._windows.labels, -1)
         if views == "default":
-            views = None if source.name == "recorded" else 1
+            views = 1 if source.name == "synthetic" else None
         self._kept = None if views is None else KeptWindows(self._windows, views, seed)
         self._epoch, self._position = 0, 0
         self._draw_epoch()
@@ -112,12 +112,14 @@ class BatchSampler:
         return self._batch(self._order[here], self._fractions[here])
 
     def _batch(self, moments: npt.NDArray[np.int64], fractions: npt.NDArray[np.float64]) -> Batch:
+        presence = self.presence[moments]
         if self._kept is not None:
             raw = self._kept.take(moments, fractions)
         else:
-            earliest, latest = self._windows.end_range_s
-            raw = self._windows.cut(moments, earliest + (latest - earliest) * fractions)
-        presence = self.presence[moments]
+            earliest, latest = self._windows.ends_s(moments)
+            ends = earliest + (latest - earliest) * fractions
+            raw = self._windows.cut(moments, ends)
+            presence = presence * self._windows.presence(moments, ends)
         windows = {}
         for column, (modality, values) in enumerate(raw.items()):
             # A copy: float32 EEG would otherwise be the source's own memory.
@@ -156,13 +158,13 @@ class KeptWindows:
         seed: of where they end; view v ends in the v-th of ``views`` equal stretches of the allowed time.
     """
 
-    def __init__(self, windows: WindowSet, views: int, seed: int) -> None:
+    def __init__(self, windows: Examples, views: int, seed: int) -> None:
         if views < 1:
             raise ValueError(f"views {views}: at least 1 is needed")
         self._windows = windows
         self._views = views
         drawn = np.random.default_rng([0x4B455054, seed]).random((len(windows), views))
-        earliest, latest = windows.end_range_s
+        earliest, latest = (ends[:, None] for ends in windows.ends_s(np.arange(len(windows), dtype=np.int64)))
         self._ends = earliest + (latest - earliest) * (np.arange(views) + drawn) / views
         self._made = np.zeros(len(windows) * views, bool)
         self._store: Windows = {}

@@ -8,20 +8,80 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from runtime.rig import Rig
 from runtime.signals.moments import MomentSource, Split
 
 Windows = dict[str, npt.NDArray[Any]]
 """Modality -> (B, *window_shape) raw windows in the dtype of the wire."""
 
 
+class Examples(Protocol):
+    """The examples of one split: where windows may end, and what they hold."""
+
+    def __len__(self) -> int:
+        """Number of examples N."""
+
+    @property
+    def modality_names(self) -> tuple[str, ...]:
+        """Modalities in the order of the presence mask."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,) int64 class of every example; -1 where it has none."""
+
+    def ends_s(
+        self, examples: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """(B,) and (B,): the earliest and latest time at which windows of some examples may end."""
+
+    def cut(self, examples: npt.NDArray[np.int64], ends_s: npt.NDArray[np.float64]) -> Windows:
+        """Modality -> (B, *window_shape) raw windows that end at those times; zeros where there is none."""
+
+    def presence(
+        self, examples: npt.NDArray[np.int64], ends_s: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float32]:
+        """(B, M) of 0 and 1: which modalities have a window there."""
+
+
+@runtime_checkable
+class ExampleSource(Protocol):
+    """Data that say themselves where windows may end, as sessions of a user do."""
+
+    name: str
+    rig: Rig
+    classes: tuple[str, ...]
+
+    def examples(self, split: Split, lengths: Mapping[str, int]) -> Examples:
+        """The examples of one split."""
+
+
+Source = MomentSource | ExampleSource
+"""What a model learns from: moments of a shipped rig, or somebody's own data."""
+
+
+def examples_of(source: Source, split: Split, lengths: Mapping[str, int]) -> Examples:
+    """The examples of one split of a source.
+
+    Args:
+        source: where samples come from.
+        split: which part of it.
+        lengths: modality -> window length in samples; its order is that of the presence mask.
+    """
+    return (
+        source.examples(split, lengths)
+        if isinstance(source, ExampleSource)
+        else WindowSet(source, split, lengths)
+    )
+
+
 @dataclass(frozen=True)
 class WindowSet:
-    """Windows of one split of a source.
+    """Windows of one split of a source of moments.
 
     Attributes:
         source: where samples come from.
@@ -69,6 +129,19 @@ class WindowSet:
         earliest = max(self.source.settle_s[m] + n / self._rate(m) for m, n in self.lengths.items())
         return earliest, self.source.duration_s
 
+    def ends_s(
+        self, moments: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """:attr:`end_range_s`, once for every moment."""
+        earliest, latest = self.end_range_s
+        return np.full(len(moments), earliest), np.full(len(moments), latest)
+
+    def presence(
+        self, moments: npt.NDArray[np.int64], ends_s: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float32]:
+        """Ones: every moment has every modality."""
+        return np.ones((len(moments), len(self.lengths)), np.float32)
+
     def cut(self, moments: npt.NDArray[np.int64], ends_s: npt.NDArray[np.float64]) -> Windows:
         """The newest windows of some moments at some times.
 
@@ -107,16 +180,18 @@ class EvaluationChunk:
         ends_s: (B,) float64, where their windows end.
         labels: (B,) int64.
         windows: modality -> (B, *window_shape), raw dtype.
+        presence: (B, M) float32 of 0 and 1.
     """
 
     moments: npt.NDArray[np.int64]
     ends_s: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64]
     windows: Windows
+    presence: npt.NDArray[np.float32]
 
 
 def evaluation_windows(
-    source: MomentSource,
+    source: Source,
     split: Split,
     lengths: Mapping[str, int],
     *,
@@ -140,13 +215,15 @@ def evaluation_windows(
     Yields:
         All moments in order, one view after the other.
     """
-    windows = WindowSet(source, split, lengths)
+    windows = examples_of(source, split, lengths)
     count = len(windows) if limit is None else min(limit, len(windows))
-    earliest, latest = windows.end_range_s
+    earliest, latest = windows.ends_s(np.arange(count, dtype=np.int64))
     drawn = np.random.default_rng([0x4556414C, seed]).random((views, len(windows)))[:, :count]
     ends = earliest + (latest - earliest) * (np.arange(views)[:, None] + drawn) / views
     moments = np.tile(np.arange(count, dtype=np.int64), views)
     for begin in range(0, len(moments), chunk):
         chosen = moments[begin : begin + chunk]
         at = ends.reshape(-1)[begin : begin + chunk]
-        yield EvaluationChunk(chosen, at, windows.labels[chosen], windows.cut(chosen, at))
+        yield EvaluationChunk(
+            chosen, at, windows.labels[chosen], windows.cut(chosen, at), windows.presence(chosen, at)
+        )

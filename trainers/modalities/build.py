@@ -7,12 +7,14 @@ from trainers.modalities.depth import DepthNetwork
 from trainers.modalities.eeg import EegNetwork
 from trainers.modalities.network import ModalityNetwork, WindowSpec
 from trainers.modalities.rgb import RgbNetwork
+from trainers.modalities.signal import SignalNetwork
 
 NETWORKS: dict[str, type[ModalityNetwork]] = {
     "rgb": RgbNetwork,
     "depth": DepthNetwork,
     "audio": AudioNetwork,
     "eeg": EegNetwork,
+    "signal": SignalNetwork,
 }
 
 

@@ -30,11 +30,11 @@ def averaging_matrix(samples: int, steps: int) -> Tensor:
 class SignalNetwork(ModalityNetwork):
     """A window of samples in; its level and the size of its fluctuations, step by step, out.
 
-    Every channel is standardised by constants of the training data, so an offset (gravity is one) is kept. Model units are
-    the standardised mean of every step and, where a step holds enough samples, the log of how much the samples of the step
-    deviate from a line through the means: (1 or 2, C, K). What oscillates faster than a step cannot be foretold sample by
-    sample from another sensor, but how strongly it does can: for EMG that is the envelope. :meth:`to_observation` makes a
-    waveform of both, with fixed noise for the fluctuations.
+    Every channel is standardised by constants of the training data, so an offset (gravity is one) is kept. Model
+    units are the standardised mean of every step and, where a step holds enough samples, the log of how much its
+    samples deviate from the step's level: (1 or 2, C, K). What oscillates faster than a step cannot be foretold sample
+    by sample from another sensor, but how strongly it does can: for EMG that is the envelope. :meth:`to_observation`
+    makes a waveform of both, with fixed noise for the fluctuations.
     """
 
     def __init__(self, spec: WindowSpec, latent_size: int, hidden_size: int = 128) -> None:
@@ -42,8 +42,8 @@ class SignalNetwork(ModalityNetwork):
         shape = tuple(spec.sample_shape)
         if len(shape) != 1 or shape[0] < 1 or spec.window < FEWEST_STEPS:
             raise ValueError(
-                f"modality {spec.name!r} (signal): expected samples of shape (channels,) and a window of {FEWEST_STEPS} "
-                f"samples or more, got sample_shape {shape}, window {spec.window}"
+                f"modality {spec.name!r} (signal): expected samples of shape (channels,) and a window of "
+                f"{FEWEST_STEPS} samples or more, got sample_shape {shape}, window {spec.window}"
             )
         channels, samples = shape[0], spec.window
         wanted = round(samples / spec.rate_hz / STEP_S)
