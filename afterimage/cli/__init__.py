@@ -12,6 +12,7 @@ from afterimage import __version__
 from afterimage.cli import (
     bench,
     bridge,
+    dataset,
     demo,
     doctor,
     evaluate,
@@ -67,6 +68,7 @@ app.command("record")(record.record)
 app.command("replay")(replay.replay)
 app.command("import")(import_file.import_file)
 app.command("doctor")(doctor.doctor)
+app.add_typer(dataset.dataset, name="dataset")
 app.add_typer(bench.bench, name="bench")
 app.command("paper")(paper.paper)
 app.add_typer(keys.keys, name="keys")

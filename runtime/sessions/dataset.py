@@ -25,6 +25,9 @@ from runtime.wire.labels import Label
 
 LabelPolicy = Literal["end", "majority", "anywhere"]
 _LONGEST_UNLABELLED_NS = 10 * NS_PER_S
+_SOUND_STEP = 160
+"""Windows of sound are multiples of the spectrum's hop."""
+_FEWEST_SAMPLES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,3 +307,25 @@ def _trials(
         tags = {"split": str(split[row])} if split is not None else {}
         sessions.append(Session(f"trial-{row:06d}", rig, streams, label, tags))
     return sessions
+
+
+def default_lengths(dataset: Dataset) -> dict[str, int]:
+    """A window for every sensor, in samples, where nobody says another one.
+
+    One picture; a second of sound; of series as much as labels usually hold for, within 0.2 to 2 s (EEG: 0.5 to 3 s).
+    """
+    held = [
+        (x.end_ns - x.onset_ns) / NS_PER_S for s in dataset.sessions for x in s.labels if x.end_ns is not None
+    ]
+    usual_s = float(np.median(held)) if held else 1.0
+    lengths = {}
+    for sensor in dataset.rig.sensors:
+        if sensor.kind in ("rgb", "depth"):
+            lengths[sensor.modality] = 1
+        elif sensor.kind == "audio":
+            lengths[sensor.modality] = -(-round(sensor.rate_hz) // _SOUND_STEP) * _SOUND_STEP
+        else:
+            least, most = (0.5, 3.0) if sensor.kind == "eeg" else (0.2, 2.0)
+            seconds = min(max(usual_s, least), most)
+            lengths[sensor.modality] = max(_FEWEST_SAMPLES, round(seconds * sensor.rate_hz))
+    return lengths
