@@ -27,10 +27,11 @@ def draw_dataset(dataset: Dataset, path: Path) -> Path:
     import_extra("matplotlib", "the picture of a data set").use("agg")
     from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     sessions = dataset.sessions[:_MOST_SESSIONS]
     rows = list(dataset.rig.modality_names)
-    figure = Figure(figsize=(11, 0.6 + len(sessions) * (0.35 + 0.18 * len(rows))), layout="constrained")
+    figure = Figure(figsize=(11, 0.6 + len(sessions) * (0.6 + 0.25 * len(rows))), layout="constrained")
     axes = figure.subplots(len(sessions), 1, squeeze=False)[:, 0]
     colours = colormaps["tab20"]
     for session, part in zip(sessions, axes, strict=True):
@@ -46,16 +47,15 @@ def draw_dataset(dataset: Dataset, path: Path) -> Path:
             if label.name in dataset.classes and label.end_ns is not None:
                 index = dataset.classes.index(label.name)
                 left, right = ((t - begin_ns) / NS_PER_S for t in (label.onset_ns, label.end_ns))
-                part.axvspan(left, right, color=colours(index % 20), alpha=0.45, linewidth=0)
-        part.set_yticks([r + 0.5 for r in range(len(rows))], rows)
-        part.set_ylim(len(rows), 0)
+                part.broken_barh(
+                    [(left, right - left)], (len(rows) + 0.1, 0.8), facecolors=[colours(index % 20)]
+                )
+        part.set_yticks([r + 0.5 for r in range(len(rows) + 1)], [*rows, "label"])
+        part.set_ylim(len(rows) + 1, 0)
         part.set_title(session.name, loc="left", fontsize=9)
         part.margins(x=0)
     axes[-1].set_xlabel("s")
-    handles = [
-        figure.axes[0].axvspan(0, 0, color=colours(i % 20), alpha=0.45)
-        for i in range(min(20, len(dataset.classes)))
-    ]
+    handles = [Patch(color=colours(i % 20)) for i in range(min(20, len(dataset.classes)))]
     figure.legend(handles, dataset.classes[:20], loc="outside upper right", ncols=10, fontsize=8)
     figure.savefig(path, dpi=110)
     return path
