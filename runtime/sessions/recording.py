@@ -84,7 +84,7 @@ class SessionRecorder:
             EndpointError: an address that is taken, by a node or another recorder, or not allowed.
             RecordingError: the folder cannot be made.
         """
-        self._rig, self._tags, self._clock = rig, dict(tags or {}), clock
+        self.rig, self._tags, self._clock = rig, dict(tags or {}), clock
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
@@ -174,7 +174,7 @@ class SessionRecorder:
         except WireError:
             self.progress.refused_labels += 1
             return
-        if label.rig != self._rig.name:
+        if label.rig != self.rig.name:
             self.progress.refused_labels += 1
             return
         self.add_labels([label])
@@ -192,7 +192,7 @@ class SessionRecorder:
     def _file(self) -> RecordingWriter:
         if self._writer is None:
             self._writer = RecordingWriter(self.progress.path)
-            self._writer.add(encode_entry(begin_entry(self._rig, self._start_ns, self._tags)))
+            self._writer.add(encode_entry(begin_entry(self.rig, self._start_ns, self._tags)))
         return self._writer
 
     def __enter__(self) -> SessionRecorder:
