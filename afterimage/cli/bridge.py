@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from afterimage.cli.arguments import KeysOption, RigOption, ServerKeyOption, read_keys
+from afterimage.cli.logging_options import with_logging_options
 from runtime.stopping import stop_on_signals
 
 bridge = typer.Typer(
@@ -21,6 +22,7 @@ SecondsOption = Annotated[float | None, typer.Option(help="Stop after this long.
 
 
 @bridge.command("lsl")
+@with_logging_options
 def lsl(
     rig: RigOption = "commands-4",
     endpoint: EndpointOption = None,
@@ -46,7 +48,7 @@ def lsl(
 
     from runtime.bridges.lsl import bridge as run
     from runtime.rig import load_rig
-    from runtime.transport.control import ClockSync
+    from runtime.transport.clock_sync import ClockSync
 
     stop = stop_on_signals()
     own = read_keys(keys, server_key)
@@ -68,6 +70,7 @@ def lsl(
 
 
 @bridge.command("ros2")
+@with_logging_options
 def ros2(
     rig: RigOption = "commands-4",
     endpoint: EndpointOption = None,

@@ -1,3 +1,8 @@
+import io
+import json
+import logging
+from contextlib import redirect_stderr
+
 import pytest
 from typer.testing import CliRunner
 
@@ -53,3 +58,37 @@ def test_watch_says_when_nothing_comes(tmp_path):
     result = CliRunner().invoke(app, ["watch", "--endpoint", f"ipc://{tmp_path}/none", "--seconds", "0.2"])
     assert result.exit_code == 1
     assert "afterimage run" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "levels"),
+    [
+        ((), ["INFO", "WARNING"]),
+        (("-v", "+"), ["DEBUG", "INFO", "WARNING"]),
+        (("+", "-v"), ["DEBUG", "INFO", "WARNING"]),
+        (("-q", "+"), ["WARNING"]),
+        (("+", "--quiet"), ["WARNING"]),
+        (("-q", "+", "-q"), []),
+        (("-qq", "+", "-vv"), ["INFO", "WARNING"]),
+    ],
+    ids=" ".join,
+)
+def test_logging_options_count_before_and_after_the_subcommand(arguments, levels, tmp_path):
+    """``+`` stands for the subcommand."""
+    command = ["watch", "--terminal", "--seconds", "0", "--endpoint", f"ipc://{tmp_path}/none"]
+    given = [*arguments] if "+" in arguments else [*arguments, "+"]
+    place = given.index("+")
+    CliRunner().invoke(app, [*given[:place], *command, *given[place + 1 :], "--log-json"])
+    stderr = io.StringIO()
+    with redirect_stderr(stderr):
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+            logging.getLogger("afterimage.test").log(level, "a line")
+    assert [json.loads(line)["level"] for line in stderr.getvalue().splitlines()] == levels
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "sense", "watch", "record", "replay", "demo", "bridge lsl", "bridge ros2"]
+)
+def test_a_long_running_command_shows_its_logging_options(command):
+    output = CliRunner().invoke(app, [*command.split(), "--help"]).output
+    assert all(option in output for option in ("--verbose", "--quiet", "--log-json"))
