@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.client import Client
+from runtime.transport.endpoints import is_loopback
 
 if TYPE_CHECKING:
     from runtime.view.feed import NodeFeed
@@ -70,9 +71,8 @@ def serving_page(
 
     try:
         page = import_extra("runtime.view.page", "the live page")
-        access = import_extra("runtime.view.access", "the live page")
         token = options.token
-        if token is None and not access.is_loopback(options.host):
+        if token is None and not is_loopback(options.host):
             token = secrets.token_urlsafe(24)
         port = options.port if options.port is not None else _free_port(options.host)
         opened = page.open_page(

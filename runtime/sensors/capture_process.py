@@ -27,9 +27,9 @@ from runtime.sensors.publisher import Sensor
 from runtime.sensors.sample_source import Samples, SourceRefusedError, make_source
 from runtime.signals.faults import FaultInjector, FaultSchedule
 from runtime.stopping import stop_on_signals
-from runtime.transport.control import ClockSync
+from runtime.transport.clock_sync import ClockSync
 from runtime.transport.endpoints import EndpointError
-from runtime.transport.keys import load_keys
+from runtime.transport.keys import KeysError, load_keys
 from runtime.wire import Clock
 
 REFUSED, HUNG = 2, 75
@@ -161,7 +161,7 @@ def run_capture(spec: CaptureSpec, stop: threading.Event) -> tuple[int, dict[str
     try:
         source = make_source(spec.sensor, spec.epoch_ns)
         publishing = _connect(spec)
-    except (SourceRefusedError, EndpointError) as e:
+    except (SourceRefusedError, EndpointError, KeysError) as e:
         return REFUSED, {"modality": modality, "refused": str(e)}
     capture = Capture(spec.sensor, source, publishing, say=say)
     failure: list[BaseException] = []

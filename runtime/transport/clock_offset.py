@@ -14,32 +14,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from runtime.wire.control import Probe
+
 DRIFT_PPM = 200
 """Cheap crystals stay within 100 millionths; two of them may run apart at twice that."""
 _KEPT = 32
 """Probes whose bounds are kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """One round trip; ns.
-
-    Attributes:
-        sent_ns: when it left, sensor clock.
-        received_ns: when the node had it, node clock.
-        replied_ns: when the node answered, node clock.
-        returned_ns: when the answer was back, sensor clock.
-    """
-
-    sent_ns: int
-    received_ns: int
-    replied_ns: int
-    returned_ns: int
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """The offset, sensor minus node, is not below the first and not above the second."""
-        return self.sent_ns - self.received_ns, self.returned_ns - self.replied_ns
 
 
 @dataclass(frozen=True, slots=True)

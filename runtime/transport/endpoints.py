@@ -13,12 +13,9 @@ import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from configs.errors import AfterimageError
-
-if TYPE_CHECKING:
-    from runtime.transport.keys import Keys
+from runtime.transport.keys import Keys
 
 MAX_IPC_PATH = 107
 """Longest path of a Unix socket on Linux: sun_path holds 108 bytes with the closing zero."""
@@ -34,7 +31,7 @@ class EndpointError(AfterimageError):
 class Endpoints:
     """The two addresses of a node: sensors connect to ``frames``, readers to ``decisions``.
 
-    With ``keys``, those on TCP admit only the keys of the allow-list; ipc is guarded by its directory.
+    With ``keys``, sockets on TCP admit only the keys of the allow-list; ipc sockets are guarded by their directory.
     """
 
     frames: str
@@ -71,7 +68,7 @@ def check_endpoint(endpoint: str, keys: Keys | None = None) -> None:
         raise EndpointError(f"endpoint {endpoint!r}: expected ipc:///path or tcp://127.0.0.1:PORT")
     if not 0 < int(match["port"]) < 65536:
         raise EndpointError(f"endpoint {endpoint!r}: expected a port from 1 to 65535, got {match['port']}")
-    if keys is None and not _is_loopback(match["host"].strip("[]")):
+    if keys is None and not is_loopback(match["host"]):
         raise EndpointError(
             f"endpoint {endpoint!r}: {match['host']} is not a loopback address, and beyond this machine CURVE keys "
             "are needed: make them with `afterimage keys new NAME` and give --keys (docs/security.md), "
@@ -88,9 +85,13 @@ def is_tcp(endpoint: str) -> bool:
     return endpoint.startswith("tcp://")
 
 
-def _is_loopback(host: str) -> bool:
-    # Names are not resolved: what "localhost" means is fixed by RFC 6761, what other names mean is up to
-    # somebody else.
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address stays on this machine.
+
+    Only ``localhost`` is known by name (RFC 6761 fixes what it means); other names are not resolved, because somebody
+    else decides what they mean.
+    """
+    host = host.strip("[]")
     if host == "localhost":
         return True
     try:
@@ -129,7 +130,7 @@ def prepare_directory(endpoint: str) -> None:
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
     for path in reversed(missing):
         path.mkdir(mode=0o700, exist_ok=True)
-    # A shared temporary directory is everybody's: what we did not make there may be a trap.
+    # Everybody can write to a shared temporary directory: somebody else may have made this one, as a trap.
     for path in (folder, folder.parent) if folder.parent.name == f"afterimage-{os.getuid()}" else (folder,):
         status = path.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():

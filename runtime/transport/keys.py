@@ -17,7 +17,7 @@ import zmq
 from zmq.auth import load_certificate
 from zmq.utils import z85
 
-from runtime.transport.endpoints import EndpointError
+from configs.errors import AfterimageError
 
 PUBLIC_SUFFIX = ".key"
 SECRET_SUFFIX = ".key_secret"
@@ -27,7 +27,7 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,29}$")
 _LARGEST_FILE = 4096
 
 
-class KeysError(EndpointError):
+class KeysError(AfterimageError):
     """A key or a file of keys that cannot be used; the message names it and what to do, and holds no secret."""
 
 

@@ -8,26 +8,15 @@ must be the page's own. On any other address a token is needed, once in the link
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from configs.errors import AfterimageError
+from runtime.transport.endpoints import is_loopback
 
 
 class AccessError(AfterimageError, ValueError):
     """An address or token that the page cannot be served with; the message says what to do."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address stays on this machine; names other than localhost are not resolved."""
-    host = host.strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_token(host: str, token: str | None) -> None:

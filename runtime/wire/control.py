@@ -13,7 +13,6 @@ from typing import Any
 
 import msgpack
 
-from runtime.transport.clock_offset import Probe
 from runtime.wire.checks import (
     PROTOCOL_VERSION,
     BytesLike,
@@ -29,6 +28,28 @@ from runtime.wire.checks import (
 CONTROL_BYTES = 4096
 """A request or an answer is no longer than this."""
 _ANY = -(2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One round trip; ns.
+
+    Attributes:
+        sent_ns: when it left, sensor clock.
+        received_ns: when the node had it, node clock.
+        replied_ns: when the node answered, node clock.
+        returned_ns: when the answer was back, sensor clock.
+    """
+
+    sent_ns: int
+    received_ns: int
+    replied_ns: int
+    returned_ns: int
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The offset, sensor minus node, is not below the first and not above the second."""
+        return self.sent_ns - self.received_ns, self.returned_ns - self.replied_ns
 
 
 def probe_request(number: int, sent_ns: int) -> bytes:

@@ -14,12 +14,13 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
+from curve_peers import until
 
 from engines.opening import open_session
 from runtime.core.clock import node_time
 from runtime.node.node import Node
 from runtime.rig import load_rig
-from runtime.transport.control import ClockSync
+from runtime.transport.clock_sync import ClockSync
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import DecisionReceiver
 from runtime.wire import JOURNAL_PREFIX, decode_entry, decode_frame
@@ -31,8 +32,8 @@ import sys, time
 import numpy as np
 from runtime.rig import load_rig
 from runtime.sensors.publisher import Sensor
-from runtime.transport.control import ClockSync
-from runtime.wire import Clock, encode_frame
+from runtime.transport.clock_sync import ClockSync
+from runtime.wire import encode_frame
 
 modality, frames, control, skew, drift = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5])
 began = time.monotonic_ns()
@@ -44,7 +45,8 @@ def now(true=None):
 rig = load_rig("commands-4")
 rng = np.random.default_rng(0)
 with ClockSync(control, f"{modality} device", now) as sync, Sensor(rig, modality, endpoint=frames) as sensor:
-    sync.await_clock(20)
+    while sync.clock() is None:
+        time.sleep(0.01)
     while True:
         time.sleep(1 / 30)
         true = time.monotonic_ns()
@@ -117,7 +119,7 @@ def test_a_node_that_comes_later_is_found(images_bundle: Path, folder: str) -> N
     rig = rig.model_copy(update={"sensors": rig.sensors[:2]})
     control = f"ipc://{folder}/c"
     with ClockSync(control, "device", lambda: time.monotonic_ns() + 5_000 * MS) as sync:
-        assert sync.await_clock(0.3) is None
+        assert not until(lambda: sync.clock() is not None, 0.3)
         with (
             open_session(images_bundle) as session,
             Node(rig, session, Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d"), control=control) as node,
@@ -125,7 +127,8 @@ def test_a_node_that_comes_later_is_found(images_bundle: Path, folder: str) -> N
             stop = threading.Event()
             running = threading.Thread(target=node.run, args=(stop,))
             running.start()
-            clock = sync.await_clock(20)
+            assert until(lambda: sync.clock() is not None, 20)
+            clock = sync.clock()
             stop.set()
             running.join(10)
     assert clock is not None
@@ -177,7 +180,7 @@ def test_strangers_on_the_control_socket_do_not_stop_it(images_bundle: Path, fol
             stranger.send(b"garbage")
             stranger.send(probe_request(1, 0))  # and never reads an answer
         with ClockSync(control, "device") as sync:
-            assert sync.await_clock(20) is not None
+            assert until(lambda: sync.clock() is not None, 20)
         stop.set()
         running.join(10)
         assert not running.is_alive()
