@@ -1,10 +1,8 @@
-"""Options that several subcommands share, and the one-line error for an extra that is not installed."""
+"""Options and arguments that several subcommands share, and what they mean."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -41,16 +39,6 @@ ServerKeyOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 
-_EXTRAS = {
-    "torch": "train",
-    "torchaudio": "train",
-    "safetensors": "train",
-    "onnx": "train",
-    "matplotlib": "plot",
-    "psutil": "bench",
-    "ezmsg": "bench",
-}
-
 
 def data_name(data: Path | None, synthetic: bool) -> Literal["recorded", "synthetic", "auto"]:
     """Which source the options ask for; naming a folder and ``--synthetic`` together is a mistake."""
@@ -72,21 +60,6 @@ def read_keys(keys: str | None, server_key: str | None) -> Keys | None:
     from runtime.transport.keys import load_keys
 
     return load_keys(keys, server_key)
-
-
-def import_optional(module: str) -> ModuleType:
-    """Import a module that may need an extra; a missing one ends the command with the line that installs it."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as e:
-        missing = (e.name or "").split(".")[0]
-        extra = _EXTRAS.get(missing)
-        if extra is None:
-            raise
-        typer.echo(
-            f"afterimage: {missing} is not installed; run: pip install 'afterimage[{extra}]'", err=True
-        )
-        raise typer.Exit(2) from e
 
 
 def write_json(path: Path, text: str) -> None:

@@ -14,9 +14,9 @@ from afterimage.cli.arguments import (
     SeedOption,
     SyntheticOption,
     data_name,
-    import_optional,
     write_json,
 )
+from configs.errors import MissingExtraError, import_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,8 +81,8 @@ def demo(
         bundle = bundle or (earlier if (earlier / "manifest.json").is_file() else None)
         _play(system, name, data, bundle, out, seed, minutes, page, console)
         return
-    import_optional("torch")
-    import_optional("matplotlib")
+    import_extra("torch", "the demo")
+    import_extra("matplotlib", "the demo's picture")
     from afterimage.demo.run import DemoOptions, run_demo
 
     report = run_demo(
@@ -96,7 +96,6 @@ def demo(
 def _page_options(port: int | None, console: Console) -> PageOptions | None:
     """Where the page is served; None, saying why, where its extra is not installed: the demo needs no page."""
     from afterimage.watching import PageOptions
-    from configs.errors import MissingExtraError, import_extra
 
     try:
         import_extra("runtime.view.page", "the live page")
@@ -123,7 +122,7 @@ def _play(
 
     source = open_source(data, data_dir)
     if bundle is None:
-        import_optional("torch")
+        import_extra("torch", "training")
         from trainers.training import train
 
         console.print(f"training {system} for at most {minutes:g} minutes", highlight=False)
