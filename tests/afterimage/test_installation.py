@@ -1,7 +1,10 @@
-"""The edge install has no torch: what it promises to do must not import any optional package."""
+"""Installed without extras it imports no optional package; a clone does not hide an editable install."""
 
+import importlib.metadata
 import textwrap
+from pathlib import Path
 
+import pytest
 from process_under_test import python, run_to_end
 
 OPTIONAL = ("torch", "torchaudio", "safetensors", "onnx", "matplotlib", "tensorrt", "tensorrt_rtx")
@@ -59,3 +62,15 @@ def test_a_command_that_needs_an_extra_names_it_in_one_line():
     done = run_without_extras(code, codes=[2])
     assert "afterimage[train]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_named_as_the_package_does_not_hide_an_editable_install(tmp_path):
+    """Python started beside a clone: its folder is a namespace package, found before the hooks of editable installs."""
+    try:
+        importlib.metadata.distribution("afterimage")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("afterimage is not installed here: it is only on the path")
+    (tmp_path / "afterimage").symlink_to(Path(__file__).parents[2])
+    code = "from afterimage import Client; import afterimage; print(afterimage.__file__)"
+    done = run_to_end(python(code), environment={"PYTHONPATH": ""}, folder=tmp_path)
+    assert Path(done.stdout.strip()).name == "__init__.py"
