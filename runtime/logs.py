@@ -119,7 +119,7 @@ class _LogHandler(logging.StreamHandler[TextIO]):
         super().__init__(stream)
 
     @property
-    def stream(self) -> TextIO:  # type: ignore[override]
+    def stream(self) -> TextIO:
         return self._given or sys.stderr
 
     @stream.setter

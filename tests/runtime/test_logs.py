@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
-import subprocess
 import sys
 
 import pytest
+from process_under_test import python, run_to_end
 
 from runtime.logs import (
     FORMAT_VARIABLE,
@@ -105,6 +105,5 @@ def test_a_child_process_logs_as_its_parent_does():
         "import logging; from runtime.logs import configure_logging_as_parent as c; c();"
         "log = logging.getLogger('afterimage.sensors'); log.info('no'); log.warning('yes')"
     )
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    (line,) = child.stderr.splitlines()
+    (line,) = run_to_end(python(code)).stderr.splitlines()
     assert json.loads(line)["message"] == "yes"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgpack
@@ -15,6 +14,8 @@ import numpy as np
 import pytest
 import zmq
 from curve_peers import until
+from process_under_test import ProcessUnderTest, python
+from running_node import RunningNode
 
 from engines.opening import open_session
 from runtime.core.clock import node_time
@@ -73,40 +74,27 @@ def test_sensors_on_skewed_drifting_clocks_are_aligned_within_two_milliseconds(
     rig = loaded.model_copy(update={"sensors": loaded.sensors[:2]})
     endpoints, control = Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d"), f"ipc://{folder}/c"
     clocks = {"rgb": (7 * 3600 * 10**9, 120e-6), "depth": (-11 * 10**9, -90e-6)}
-    stop = threading.Event()
-    with (
-        open_session(images_bundle) as session,
-        Node(rig, session, endpoints, control=control) as node,
-        DecisionReceiver(endpoints.decisions, [JOURNAL_PREFIX]) as journal,
-    ):
-        running = threading.Thread(target=node.run, args=(stop,))
-        running.start()
-        sensors = [
-            subprocess.Popen(
-                [sys.executable, "-c", SENSOR, m, endpoints.frames, control, str(skew), str(drift)]
-            )
-            for m, (skew, drift) in clocks.items()
-        ]
-        errors: dict[str, list[float]] = {m: [] for m in clocks}
-        uncertainties = []
+    errors: dict[str, list[float]] = {m: [] for m in clocks}
+    uncertainties = []
+    with ExitStack() as stack:
+        session = stack.enter_context(open_session(images_bundle))
+        node = Node(rig, session, endpoints, control=control)
+        journal = stack.enter_context(DecisionReceiver(endpoints.decisions, [JOURNAL_PREFIX]))
+        stack.enter_context(RunningNode(node))
+        for modality, (skew, drift) in clocks.items():
+            command = python(SENSOR, modality, endpoints.frames, control, skew, drift)
+            stack.enter_context(ProcessUnderTest(command))
         end = time.monotonic() + 60
-        try:
-            while time.monotonic() < end and min(map(len, errors.values())) < 150:
-                parts = journal.receive(1000)
-                entry = None if parts is None else decode_entry(parts)
-                if entry is None or entry.call != "frame":
-                    continue
-                frame = decode_frame(entry.parts)
-                true = int.from_bytes(frame.samples.reshape(-1).view(np.uint8)[:8].tobytes(), "little")
-                errors[entry.modality].append((node_time(frame.capture_ns, frame.clock) - true) / MS)
-                uncertainties.append(frame.clock.uncertainty_ns / MS)
-                assert abs(errors[entry.modality][-1]) <= uncertainties[-1] + 0.001, "the claim must hold"
-        finally:
-            for sensor in sensors:
-                sensor.kill()
-                sensor.wait()
-            stop.set()
-            running.join(10)
+        while time.monotonic() < end and min(map(len, errors.values())) < 150:
+            parts = journal.receive(1000)
+            entry = None if parts is None else decode_entry(parts)
+            if entry is None or entry.call != "frame":
+                continue
+            frame = decode_frame(entry.parts)
+            true = int.from_bytes(frame.samples.reshape(-1).view(np.uint8)[:8].tobytes(), "little")
+            errors[entry.modality].append((node_time(frame.capture_ns, frame.clock) - true) / MS)
+            uncertainties.append(frame.clock.uncertainty_ns / MS)
+            assert abs(errors[entry.modality][-1]) <= uncertainties[-1] + 0.001, "the claim must hold"
     assert min(map(len, errors.values())) >= 150
     worst = {m: max(map(abs, of)) for m, of in errors.items()}
     assert max(worst.values()) <= 2.0, worst
@@ -120,17 +108,13 @@ def test_a_node_that_comes_later_is_found(images_bundle: Path, folder: str) -> N
     control = f"ipc://{folder}/c"
     with ClockSync(control, "device", lambda: time.monotonic_ns() + 5_000 * MS) as sync:
         assert not until(lambda: sync.clock() is not None, 0.3)
+        endpoints = Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d")
         with (
             open_session(images_bundle) as session,
-            Node(rig, session, Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d"), control=control) as node,
+            RunningNode(Node(rig, session, endpoints, control=control)),
         ):
-            stop = threading.Event()
-            running = threading.Thread(target=node.run, args=(stop,))
-            running.start()
             assert until(lambda: sync.clock() is not None, 20)
             clock = sync.clock()
-            stop.set()
-            running.join(10)
     assert clock is not None
     assert abs(clock.offset_ns - 5_000 * MS) <= clock.uncertainty_ns
 
