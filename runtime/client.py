@@ -19,6 +19,7 @@ from types import TracebackType
 
 import zmq
 
+from configs.errors import AfterimageError
 from runtime.rig import Rig, load_rig
 from runtime.transport.endpoints import default_endpoints
 from runtime.transport.keys import Keys
@@ -41,6 +42,10 @@ from runtime.wire import (
 )
 
 _LONGEST_POLL_MS = 1000
+
+
+class TopicError(AfterimageError, ValueError):
+    """A topic that the rig's node does not publish; the message lists those that exist."""
 
 
 class Client:
@@ -76,8 +81,9 @@ class Client:
 
         Raises:
             RigError: no such rig.
-            EndpointError: an endpoint that is not allowed, or keys that cannot be used.
-            ValueError: an unknown topic.
+            EndpointError: an endpoint that is not allowed.
+            KeysError: keys that cannot be used.
+            TopicError: an unknown topic.
         """
         self.rig = rig if isinstance(rig, Rig) else load_rig(rig)
         self._topics = {self._check(t) for t in topics}
@@ -95,7 +101,7 @@ class Client:
         """Read these topics too, from now on; for the thread that reads.
 
         Raises:
-            ValueError: an unknown topic.
+            TopicError: an unknown topic.
         """
         for name in {self._check(t) for t in topics} - self._topics:
             self._receiver.socket.setsockopt(zmq.SUBSCRIBE, name)
@@ -105,7 +111,7 @@ class Client:
         """No longer read these topics; for the thread that reads.
 
         Raises:
-            ValueError: an unknown topic.
+            TopicError: an unknown topic.
         """
         for name in {self._check(t) for t in topics} & self._topics:
             self._receiver.socket.setsockopt(zmq.UNSUBSCRIBE, name)
@@ -164,12 +170,12 @@ class Client:
         """The bytes of a topic that exists in this rig.
 
         Raises:
-            ValueError: it does not; the message lists what exists.
+            TopicError: it does not.
         """
         name = topic.encode()
         observed = [t(m) for m in self.rig.modality_names for t in (imputed_topic, best_topic)]
         if name not in (FUSED, HEALTH, STATISTICS, IMPUTED_PREFIX, BEST_PREFIX, *observed):
-            raise ValueError(
+            raise TopicError(
                 f"topic {topic!r} is not one of fused, health, imputed/<modality>, best/<modality>, statistics "
                 f"with the modalities {list(self.rig.modality_names)}"
             )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from configs.errors import AfterimageError
+
 if TYPE_CHECKING:
     from runtime.transport.keys import Keys
 
@@ -62,10 +64,21 @@ def read_keys(keys: str | None, server_key: str | None) -> Keys | None:
     return load_keys(keys, server_key)
 
 
+class ResultFileError(AfterimageError):
+    """The file for a result cannot be written; the message names it."""
+
+
 def write_json(path: Path, text: str) -> None:
-    """Write JSON text to a file, or to stdout where the path is ``-``."""
+    """Write JSON text to a file, or to stdout where the path is ``-``.
+
+    Raises:
+        ResultFileError: the file cannot be written.
+    """
     if str(path) == "-":
         typer.echo(text)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    except OSError as e:
+        raise ResultFileError(f"--json {path}: cannot be written ({e.strerror}); name another file") from e

@@ -199,4 +199,4 @@ def swap_bundle(endpoint: str, path: str, *, keys: Keys | None = None, timeout_s
             if fault:
                 raise ControlError(fault)
             return bundle
-    raise ControlError(f"no answer from {endpoint} within {timeout_s:.0f} s; is the node running?")
+    raise ControlError(f"no answer from {endpoint} within {timeout_s:g} s; is the node running?")

@@ -1,12 +1,14 @@
 import io
 import json
 import logging
+import re
 from contextlib import redirect_stderr
 
 import pytest
 from typer.testing import CliRunner
 
 from afterimage.cli import app, main
+from configs.reading import config_path
 
 COMMANDS = (
     "demo", "train", "evaluate", "retrieve", "compile", "sense", "run", "watch", "record", "replay", "import", "doctor",
@@ -31,6 +33,12 @@ def test_every_command_explains_itself(command):
         (("train", "no-such-model", "--synthetic"), "no-such-model"),
         (("sense", "--faults", "{faults}"), "explode"),
         (("evaluate", "{tmp}", "--synthetic"), "manifest.json"),
+        (("run", "{bundle}", "--seconds", "0", "--json", "/proc/no/file.json"), "/proc/no/file.json"),
+        (("train", "--synthetic", "--out", "/proc/no"), "/proc/no"),
+        (
+            ("train", "{model}", "--synthetic", "--out", "{tmp}/run"),
+            "all of ['rgb', 'depth', 'audio', 'eeg'] must",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it_and_exit_code_2(
@@ -38,7 +46,11 @@ def test_a_mistake_is_one_line_that_names_it_and_exit_code_2(
 ):
     faults = tmp_path / "faults.yaml"
     faults.write_text("faults: [{kind: explode, modalities: [rgb], start_s: 0, end_s: 1}]")
-    filled = [a.format(tmp=tmp_path, bundle=tiny_bundle, faults=faults) for a in arguments]
+    model = tmp_path / "unconnected.yaml"
+    model.write_text(
+        re.sub(r"pairs: .*", "pairs: [[rgb, depth]]", config_path("models", "associators").read_text())
+    )
+    filled = [a.format(tmp=tmp_path, bundle=tiny_bundle, faults=faults, model=model) for a in arguments]
     monkeypatch.setattr("sys.argv", ["afterimage", *filled])
     with pytest.raises(SystemExit) as end:
         main()

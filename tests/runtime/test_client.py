@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.client import Client
+from runtime.client import Client, TopicError
 from runtime.transport.endpoints import EndpointError
 from runtime.transport.sockets import DecisionSender
 from runtime.wire import Decision, HealthEvent, Observation, Output, encode_output
@@ -151,7 +151,7 @@ def test_a_client_that_does_not_read_holds_a_bounded_queue_and_learns_what_it_lo
     "topic", ["", "fuse", "frame/commands-4/rgb", "imputed/lidar", "imputed", "best/rgb/"]
 )
 def test_an_unknown_topic_is_refused_with_those_that_exist(topic: str, endpoint: str) -> None:
-    with pytest.raises(ValueError, match=r"is not one of fused, health, imputed/.*'rgb', 'depth'"):
+    with pytest.raises(TopicError, match=r"is not one of fused, health, imputed/.*'rgb', 'depth'"):
         Client("commands-4", (topic,), endpoint=endpoint)
 
 
