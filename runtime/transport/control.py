@@ -6,6 +6,7 @@ The messages are in :mod:`runtime.wire.control`: the node's time for sensors wit
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import zmq
 
 from configs.errors import AfterimageError
+from runtime.logs import throttled
 from runtime.transport.bounded_socket import BoundedSocket
 from runtime.transport.endpoints import runtime_directory
 from runtime.transport.keys import Keys
@@ -32,6 +34,7 @@ from runtime.wire.control import (
 _ANSWERS_PER_TURN = 16
 _QUEUE = 64
 _POLL_MS = 100
+_LOG = logging.getLogger("afterimage.transport")
 
 
 def default_control(rig: str) -> str:
@@ -95,11 +98,11 @@ class ControlServer(BoundedSocket):
                 continue
             peer = bytes(parts[0])
             if request.fault:
-                self._send(peer, error_answer(request, request.fault))
+                self._refuse(request, peer, request.fault)
             elif request.op == "probe":
                 self._send(peer, probe_answer(request, received_ns, clock()))
             elif refusal := self._refusal(first):
-                self._send(peer, error_answer(request, refusal))
+                self._refuse(request, peer, refusal)
             else:
                 commands.append(Command(peer, request))
         return commands
@@ -125,6 +128,11 @@ class ControlServer(BoundedSocket):
         if self._admission.operates(user):
             return ""
         return f"key {user!r} may not command; on the node's machine: afterimage keys allow '{user}' --role operator"
+
+    def _refuse(self, request: Request, peer: bytes, why: str) -> None:
+        text = "%s: a request was refused: %s"
+        _LOG.warning(text, self.endpoint, why, extra=throttled(f"refused request {self.endpoint}"))
+        self._send(peer, error_answer(request, why))
 
     def _send(self, peer: bytes, reply: bytes) -> None:
         with suppress(zmq.Again):  # the peer does not read its answers
