@@ -89,7 +89,7 @@ app.add_typer(bridge.bridge, name="bridge")
 
 
 def main() -> None:
-    """Run the command; an :class:`AfterimageError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+    """Run the command; an :class:`AfterimageError` becomes one line and exit code 2, Ctrl-C exit code 130."""
     try:
         app()
     except KeyboardInterrupt:

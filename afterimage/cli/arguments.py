@@ -1,4 +1,4 @@
-"""Options and arguments that several subcommands share, and what they mean."""
+"""Options that several subcommands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ KeysOption = Annotated[
     str | None,
     typer.Option(
         "--keys",
-        help="Own key pair, by name or secret file, for TCP; needed beyond this machine. See `afterimage keys`.",
+        help="Own key pair (its name, or its secret file) for endpoints on TCP; needed beyond this machine. See "
+        "`afterimage keys`.",
     ),
 ]
 ServerKeyOption = Annotated[
@@ -43,7 +44,7 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything rand
 
 
 def data_name(data: Path | None, synthetic: bool) -> Literal["recorded", "synthetic", "auto"]:
-    """Which source the options ask for; naming a folder and ``--synthetic`` together is a mistake."""
+    """The source that the options ask for; ``--data`` and ``--synthetic`` exclude each other."""
     if synthetic and data is not None:
         raise typer.BadParameter("give --data DIR or --synthetic, not both")
     return "synthetic" if synthetic else "recorded" if data is not None else "auto"
@@ -53,11 +54,11 @@ def read_keys(keys: str | None, server_key: str | None) -> Keys | None:
     """The keys that ``--keys`` and ``--server-key`` name; None if none are.
 
     Raises:
-        KeysError: they cannot be used.
+        KeysError: the keys cannot be used.
     """
     if keys is None:
         if server_key is not None:
-            raise typer.BadParameter("--server-key needs --keys beside it: both sides show who they are")
+            raise typer.BadParameter("--server-key needs --keys as well: both sides prove who they are")
         return None
     from runtime.transport.keys import load_keys
 

@@ -1,4 +1,4 @@
-"""``afterimage bridge``: a node's decisions in other frameworks, and their data as its sensors."""
+"""``afterimage bridge``: a node's decisions for other frameworks, and their topics as its sensors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lsl(
     control: Annotated[
         str | None,
         typer.Option(
-            help="The node's control endpoint, to measure its clock. Needed if it runs on another machine."
+            help="The node's control endpoint, to measure its clock; needed if the node is on another machine."
         ),
     ] = None,
     seconds: SecondsOption = None,
@@ -38,7 +38,7 @@ def lsl(
 ) -> None:
     """Publish decisions as two LSL streams: class probabilities with what was imputed, and markers.
 
-    LSL sends in clear to whoever asks on the network. Needs the `lsl` extra.
+    LSL sends unencrypted to whoever asks on the network. Needs the `lsl` extra.
 
     Examples:
 
@@ -79,13 +79,15 @@ def ros2(
     ] = None,
     sensor: Annotated[
         list[str] | None,
-        typer.Option(help="MODALITY=/ros/topic that is a sensor of the rig; repeatable. Default: none."),
+        typer.Option(
+            help="MODALITY=/ros/topic: a topic that feeds a sensor of the rig; repeatable. Default: none."
+        ),
     ] = None,
     seconds: SecondsOption = None,
     keys: KeysOption = None,
     server_key: ServerKeyOption = None,
 ) -> None:
-    """Publish decisions, health and pictures as ROS 2 topics, and take ROS topics as sensors; see docs/ros2.md.
+    """Publish decisions, health and observations as ROS 2 topics, and take ROS topics as sensors; see docs/ros2.md.
 
     Needs rclpy, which comes with ROS 2: source its setup file first.
 

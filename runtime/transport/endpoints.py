@@ -1,4 +1,4 @@
-"""Endpoints: where a node listens for frames and publishes decisions, and what addresses are allowed.
+"""Endpoints: the addresses where a node takes frames and publishes decisions, and which addresses are allowed.
 
 By default both are ipc sockets in a directory that only the user can enter. A TCP endpoint without keys must be on the
 loopback interface; with CURVE keys (:mod:`runtime.transport.keys`) it may be on any.
@@ -24,7 +24,7 @@ _TCP = re.compile(r"^tcp://(?P<host>\[[0-9a-fA-F:]+\]|[^:/]+):(?P<port>\d{1,5})$
 
 
 class EndpointError(AfterimageError):
-    """An endpoint that cannot be used; the message names it, what was expected and what to do."""
+    """An endpoint cannot be used; the message names it, what was expected and what to do."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Endpoints:
 
 
 def check_endpoint(endpoint: str, keys: Keys | None = None) -> None:
-    """Refuse an endpoint that is neither ipc nor TCP, and without keys one that is not on this machine.
+    """Refuse an endpoint that is neither ipc nor TCP and, without keys, one that is not on this machine.
 
     Raises:
         EndpointError: another transport, a malformed address, a path too long, or an address beyond this
@@ -101,7 +101,7 @@ def is_loopback(host: str) -> bool:
 
 
 def runtime_directory(rig: str) -> Path:
-    """Where a rig's sockets are: ``{XDG_RUNTIME_DIR or temporary directory}/afterimage-<uid>/<rig>``."""
+    """The directory of a rig's sockets: ``{XDG_RUNTIME_DIR or temporary directory}/afterimage-<uid>/<rig>``."""
     base = os.environ.get("XDG_RUNTIME_DIR")
     if not base or not Path(base).is_dir():
         base = tempfile.gettempdir()
@@ -109,7 +109,7 @@ def runtime_directory(rig: str) -> Path:
 
 
 def default_endpoints(rig: str) -> Endpoints:
-    """The endpoints that nodes, sensors and clients of a rig agree on without being told.
+    """The endpoints that nodes, sensors and clients of a rig use unless they are given others.
 
     Raises:
         EndpointError: the path is too long for a Unix socket.
@@ -119,10 +119,10 @@ def default_endpoints(rig: str) -> Endpoints:
 
 
 def prepare_directory(endpoint: str) -> None:
-    """Make the directory of an ipc endpoint, private to the user; nothing to do for TCP.
+    """Make the directory of an ipc endpoint, private to the user; does nothing for TCP.
 
     Raises:
-        EndpointError: a directory of the default place that somebody else owns or can enter.
+        EndpointError: the directory belongs to somebody else, or others can enter it.
     """
     if not endpoint.startswith("ipc://"):
         return
