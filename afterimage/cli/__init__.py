@@ -41,7 +41,7 @@ app = typer.Typer(
     help="A streaming multimodal sensor runtime: fills a dead sensor from a learned model, and says that it did.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 

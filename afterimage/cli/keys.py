@@ -124,7 +124,7 @@ def revoke(
 ) -> None:
     """Stop admitting a key; a running node disconnects it within about a second.
 
-    PUBLIC may also be the name that `keys list` shows in the allow-list.
+    The key may also be given by the name that `afterimage keys list` shows in the allow-list.
 
     Examples:
 
