@@ -93,7 +93,9 @@ def test_decisions_alone_are_easy_to_read_and_lost_ones_are_counted(endpoint: st
         assert client.lost == 3
 
 
-def test_garbage_is_counted_and_what_follows_is_read(endpoint: str) -> None:
+def test_garbage_is_counted_and_logged_and_what_follows_is_read(
+    endpoint: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with DecisionSender(endpoint) as sender, Client("commands-4", endpoint=endpoint) as client:
         connect(sender, [b"fused"])
         for parts in ([b"fused"], [b"fused", b"\xc1", b""], [b"fused"] * 50, [b"fusedish", b"\x80", b""]):
@@ -103,6 +105,10 @@ def test_garbage_is_counted_and_what_follows_is_read(endpoint: str) -> None:
         assert isinstance(got, Decision)
         assert got.tick == 7
         assert client.refused == 4
+    refusals = [r.getMessage() for r in caplog.records if r.name == "afterimage.client"]
+    assert [text.split(": ")[1] for text in refusals] == ["bad_parts", "bad_header", "bad_topic"], (
+        "each reason once"
+    )
 
 
 def test_waiting_ends_in_time_whether_or_not_there_is_a_node(endpoint: str) -> None:
