@@ -12,7 +12,7 @@ is a check, not an identity.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,10 +97,17 @@ class Ledger:
             self._pending.clear()
 
 
-def add_counters(total: dict[str, Any], part: Mapping[str, Any]) -> None:
-    """Add one map of counters to another, key by key."""
+def sum_counters(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sum of maps of counters, nested or not, key by key."""
+    total: dict[str, Any] = {}
+    for part in parts:
+        _add(total, part)
+    return total
+
+
+def _add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
     for key, value in part.items():
         if isinstance(value, Mapping):
-            add_counters(total.setdefault(key, {}), value)
+            _add(total.setdefault(key, {}), value)
         else:
             total[key] = total.get(key, 0) + value

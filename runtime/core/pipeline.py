@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import Manifest
-from runtime.core.accounting import Ledger, add_counters
-from runtime.core.agreement import AgreementMonitor, Witness
+from runtime.core.accounting import Ledger, sum_counters
+from runtime.core.agreement import AgreementMonitor, CrossCheck
 from runtime.core.clock import nanoseconds
 from runtime.core.fusion import FusionInput, fill
 from runtime.core.health import State
@@ -259,19 +259,21 @@ class Pipeline:
                 for i, (name, s) in enumerate(self._streams.items())
             },
             capture_ns=max(captures, default=None),
-            witnesses=self._witnesses(due.deadline_ns, live),
+            cross_checks=self._cross_checks(due.deadline_ns, live),
         )
 
-    def witnessed(self, plan: TickPlan, said: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
-        """What fusion made of a plan's witnesses; who is implausible for it becomes so with the next judgement.
+    def store_cross_checks(
+        self, plan: TickPlan, probabilities: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    ) -> None:
+        """Keep what fusion made of a plan's cross-checks; a sensor they show to be implausible is judged so next time.
 
         Args:
             plan: the last one that :meth:`tick` gave.
-            said: modality -> class probabilities by itself, and of the others.
+            probabilities: modality -> class probabilities from that modality alone, and from the others.
         """
-        if self._agreement is None or not plan.witnesses:
+        if self._agreement is None or not plan.cross_checks:
             return
-        self._agreement.witnessed(plan.deadline_ns, said)
+        self._agreement.store(plan.deadline_ns, probabilities)
         for name, stream in self._streams.items():
             stream.health.disagreement(self._agreement.detail(name))
 
@@ -318,9 +320,7 @@ class Pipeline:
         """
         modalities = {name: s.counters() for name, s in self._streams.items()}
         nowhere = self._unattributed.counters()
-        total: dict[str, Any] = {}
-        for part in (*modalities.values(), nowhere):
-            add_counters(total, part)
+        total = sum_counters((*modalities.values(), nowhere))
         ticks = {
             "published": self._schedule.published,
             "missed": self._schedule.missed,
@@ -350,16 +350,19 @@ class Pipeline:
         windows_s = [(m.window + m.hop) / m.rate_hz for m in manifest.modalities]
         return AgreementMonitor(self.rig.modality_names, odds, nanoseconds(max(windows_s)))
 
-    def _witnesses(self, now_ns: int, live: Mapping[str, bool]) -> Mapping[str, Witness]:
+    def _cross_checks(self, now_ns: int, live: Mapping[str, bool]) -> Mapping[str, CrossCheck]:
         if self._agreement is None:
             return {}
-        heard = {name: live[name] or s.health.state is State.IMPLAUSIBLE for name, s in self._streams.items()}
-        evidence = {name: s.evidence for name, s in self._streams.items() if s.evidence is not None}
-        return self._agreement.witnesses(now_ns, live, heard, evidence)
+        healthy = {
+            name: live[name] or s.health.state is State.IMPLAUSIBLE for name, s in self._streams.items()
+        }
+        return self._agreement.cross_checks(now_ns, live, healthy, self._evidence())
 
     def _fill(self, policy: FillPolicy, live: Mapping[str, bool]) -> FusionInput:
-        evidence = {name: s.evidence for name, s in self._streams.items() if s.evidence is not None}
-        return fill(policy, self.rig.modality_names, live, evidence, self._blank)
+        return fill(policy, self.rig.modality_names, live, self._evidence(), self._blank)
+
+    def _evidence(self) -> dict[str, npt.NDArray[np.float32]]:
+        return {name: s.evidence for name, s in self._streams.items() if s.evidence is not None}
 
     def _checked(self, modality: str, evidence: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         size = self._streams[modality].spec.evidence_size

@@ -29,11 +29,11 @@ class EncodeJob:
 
     Attributes:
         modality: whose windows.
-        dues: (number of the rig among the node's, its window); at least one.
+        windows: (number of the rig among the node's, its window); at least one.
     """
 
     modality: str
-    dues: tuple[tuple[int, DueWindow], ...]
+    windows: tuple[tuple[int, DueWindow], ...]
 
     @property
     def stage(self) -> str:
@@ -43,7 +43,7 @@ class EncodeJob:
     @property
     def rows(self) -> int:
         """How many windows: a batch takes longer than one."""
-        return len(self.dues)
+        return len(self.windows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Worklist:
         self._largest_batch = largest_batch
         self._estimate_ns: dict[tuple[str, int], float] = {}
         self._worked = False
-        self._made: dict[tuple[int, str], int] = {}
+        self._observed_at_tick: dict[tuple[int, str], int] = {}
         self._ticks = 0
         self.superseded = superseded
         """Observations that the next tick overtook before there was time for them."""
@@ -108,7 +108,7 @@ class Worklist:
                 self._windows.append(EncodeJob(window.modality, ((rig, window),)))
             else:
                 batch = self._windows[at]
-                self._windows[at] = EncodeJob(batch.modality, (*batch.dues, (rig, window)))
+                self._windows[at] = EncodeJob(batch.modality, (*batch.windows, (rig, window)))
 
     def _batch_with_room(self, modality: str) -> int | None:
         for at, job in enumerate(self._windows):
@@ -120,10 +120,10 @@ class Worklist:
         """Forget the windows that wait: newer ones are encoded in their place."""
         self._windows.clear()
 
-    def ticked(self, observations: Iterable[ObserveJob]) -> None:
-        """A tick was published: its observations replace those of the last one that were not made.
+    def begin_interval(self, observations: Iterable[ObserveJob]) -> None:
+        """Begin the interval after a tick: its observations replace those that were not made since the tick before.
 
-        The modality whose observation was made longest ago comes first: if there is not time for all, they take turns.
+        The modality whose observation was made longest ago comes first, so they take turns if there is no time for all.
         """
         self.superseded += len(self._observations)
         for held_back in self._observations:
@@ -131,7 +131,7 @@ class Worklist:
                 self._estimate_ns[held_back.stage, 1] *= _FORGETTING
         self._ticks += 1
         self._observations = deque(
-            sorted(observations, key=lambda job: self._made.get((job.rig, job.modality), 0))
+            sorted(observations, key=lambda job: self._observed_at_tick.get((job.rig, job.modality), 0))
         )
         self._worked = False
 
@@ -150,7 +150,7 @@ class Worklist:
             and self._fits(self._observations[0], now_ns, deadline_ns)
         ):
             job = self._observations.popleft()
-            self._made[job.rig, job.modality] = self._ticks
+            self._observed_at_tick[job.rig, job.modality] = self._ticks
             return job
         return None
 

@@ -27,12 +27,12 @@ class FusedPlan:
     Attributes:
         own: under the rig's own policy.
         compared: under each compared policy, in the plan's order.
-        said: modality -> of its witness alone and of the rest; empty at most ticks.
+        cross_checks: modality -> from that modality alone, and from the others; empty at most ticks.
     """
 
     own: list[float]
     compared: list[list[float]] = field(default_factory=list)
-    said: Mapping[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+    cross_checks: Mapping[str, tuple[list[float], list[float]]] = field(default_factory=dict)
 
 
 def fuse_plans(session: Session, plans: Sequence[TickPlan]) -> list[FusedPlan]:
@@ -50,7 +50,7 @@ def fuse_plans(session: Session, plans: Sequence[TickPlan]) -> list[FusedPlan]:
         FusedPlan(
             next(rows),
             list(islice(rows, len(plan.alternatives))),
-            {modality: (next(rows), next(rows)) for modality in plan.witnesses},
+            {modality: (next(rows), next(rows)) for modality in plan.cross_checks},
         )
         for plan in plans
     ]
@@ -59,9 +59,9 @@ def fuse_plans(session: Session, plans: Sequence[TickPlan]) -> list[FusedPlan]:
 def _inputs(plan: TickPlan) -> Iterator[FusionInput]:
     yield plan.input
     yield from plan.alternatives.values()
-    for witness in plan.witnesses.values():
-        yield witness.alone
-        yield witness.rest
+    for check in plan.cross_checks.values():
+        yield check.alone
+        yield check.others
 
 
 def _fused(session: Session, inputs: Sequence[FusionInput]) -> list[list[float]]:

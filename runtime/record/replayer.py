@@ -92,7 +92,7 @@ class _Run:
         except EngineError:
             self.pipeline.tick_failed()
             return None
-        self.pipeline.witnessed(plan, fused.said)
+        self.pipeline.store_cross_checks(plan, fused.cross_checks)
         return self.maker.decision(plan, fused, published_ns=at_ns, fuse_ms=0.0)
 
 

@@ -113,11 +113,11 @@ def test_wherever_in_its_loop_a_node_is_held_up_its_sensors_stay_live(
         SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0) as sensors,
     ):
         sockets = running.node._sockets
-        news, wait = sockets.news, sockets.wait
+        poll, wait = sockets.poll, sockets.wait
 
-        def slow_news(clock: Any) -> Any:
+        def slow_poll(clock: Any) -> Any:
             held_up("before it asks its sockets")
-            found = news(clock)
+            found = poll(clock)
             held_up("after it asked them")
             return found
 
@@ -125,7 +125,7 @@ def test_wherever_in_its_loop_a_node_is_held_up_its_sensors_stay_live(
             wait(remaining_ns)
             held_up("while it waits")
 
-        monkeypatch.setattr(sockets, "news", slow_news)
+        monkeypatch.setattr(sockets, "poll", slow_poll)
         monkeypatch.setattr(sockets, "wait", slow_wait)
         before = running.read_states(rgb="live", depth="live")
         begin = len(running.messages)
