@@ -317,6 +317,7 @@ class Node:
         for hosted in self._hosted:
             if hosted.pipeline.wake_ns(begin) <= begin and (plan := hosted.tick(begin)) is not None:
                 plans.append((hosted, plan))
+                self._log.tick_planned(hosted.rig.name, plan.number)
         # Even if no tick is due; and before the decision that shows the change.
         self._publish_events()
         if not plans:
@@ -336,7 +337,6 @@ class Node:
             decision = hosted.maker.decision(plan, each, published_ns=self._clock(), fuse_ms=fuse_ms)
             self._publish(decision)
             self._statistics.tick_published(plan, begin, self._clock())
-            self._log.tick_planned(hosted.rig.name, plan.number)
             hosted.pipeline.store_cross_checks(plan, each.cross_checks)
             observations += hosted.published(plan, self._decisions.subscribed)
         self._worklist.begin_interval(observations)
