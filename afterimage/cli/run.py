@@ -85,11 +85,6 @@ def run(
         ) as node,
         recording(node, rig[0], record, keys) if record is not None else nullcontext(),
     ):
-        typer.echo(
-            f"rig {', '.join(r.name for r in loaded)}, bundle {session.bundle_hash} on {session.backend}: "
-            f"frames {endpoints.frames}, decisions {endpoints.decisions}",
-            err=True,
-        )
         until = None if seconds is None else time.monotonic_ns() + round(seconds * 1e9)
         statistics = node.run(stop, until_ns=until)
     if json_file is not None:

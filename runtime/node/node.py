@@ -96,7 +96,7 @@ class Node:
         self._session = session
         self._compare = tuple(compare)
         self._clock = clock
-        self._log = NodeLog()
+        self._log = NodeLog(clock)
         self._statistics = NodeStatistics()
         self._statistics_timer = StatisticsTimer()
         self._worklist = Worklist(session.maximum_batch)
@@ -253,10 +253,9 @@ class Node:
         for count, parts in enumerate(self._sockets.receive_frames(_MESSAGES_PER_TURN), 1):  # noqa: B007
             # What belongs to no rig is counted by the first one.
             hosted = first if len(self._hosted) == 1 else self._by_topic.get(bytes(parts[0][:512]), first)
-            now = self._clock()
-            result = hosted.receive(parts, now)
+            result = hosted.receive(parts, self._clock())
             if isinstance(result, Rejected):
-                self._log.message_refused(hosted.rig.name, result, now)
+                self._log.message_refused(hosted.rig.name, result)
         return count
 
     def _catch_up(self) -> None:
@@ -366,8 +365,8 @@ class Node:
         successor = self._swap.poll()
         if successor is None:
             return
-        previous, session = self._session, successor.session
-        self._session = session
+        previous, self._session = self._session.bundle_hash, successor.session
+        session = self._session
         self._worklist = Worklist(session.maximum_batch, superseded=self._worklist.superseded)
         for hosted in self._hosted:
             windows = hosted.replace_session(session, self._clock())
