@@ -1,4 +1,4 @@
-"""What a tick is to fuse and to publish, as the pipeline plans it."""
+"""The plan of a tick: what to fuse and what to publish."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ModalityStatus:
         reason: the rule behind it; empty while live.
         age_ns: since the capture of its newest evidence; None before the first.
         weight: the presence value that the rig's fill policy gives to fuse.
-        imputed: whether the decision stands on an estimate of it.
+        imputed: whether the model estimates it for the decision.
     """
 
     state: State

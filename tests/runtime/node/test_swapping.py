@@ -242,5 +242,5 @@ def test_a_recording_across_a_swap_replays_exactly_with_both_bundles(
         assert summary["lost"] == {}
         assert summary["compared"] > 10
         assert summary["different"] == 0, summary["first_difference"]
-        with pytest.raises(RecordingError, match="went on with bundle"):
+        with pytest.raises(RecordingError, match="--then PATH"):
             replay_recording(path, session)

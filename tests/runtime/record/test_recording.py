@@ -271,7 +271,7 @@ def test_damage_is_named_and_a_cut_is_survived(recording: Path, tmp_path: Path) 
 def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     path = tmp_path / "mine.mcap"
     path.write_text("precious")
-    with pytest.raises(RecordingError, match=r"mine\.mcap: is there already"):
+    with pytest.raises(RecordingError, match=r"mine\.mcap: exists already"):
         RecordingWriter(path)
     assert path.read_text() == "precious"
 

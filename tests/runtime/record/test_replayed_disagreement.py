@@ -13,7 +13,7 @@ from engines.session import Fused, Session
 from runtime.core.pipeline import Received, Rejected
 from runtime.node.decisions import DecisionMaker, fuse_plans
 from runtime.node.hosting import HostedRig
-from runtime.record.replayer import Replayed, decided, replay_exactly, replay_freely
+from runtime.record.replayer import Replayed, comparable, replay_exactly, replay_freely
 from runtime.rig import Rig
 from runtime.signals.faults import Fault, FaultSchedule
 from runtime.transport.sockets import DecisionSender
@@ -129,7 +129,7 @@ def test_from_its_samples_on_the_one_that_disagrees_is_told_imputed_and_believed
 def test_an_exact_replay_finds_it_at_the_same_tick(journaled: Journaled) -> None:
     replayed = list(replay_exactly(journaled.journal.entries, SESSION))
     again = [r.decision for r in replayed if r.decision is not None]
-    assert [decided(d) for d in again] == [decided(d) for d in journaled.decisions]
+    assert [comparable(d) for d in again] == [comparable(d) for d in journaled.decisions]
     assert events_of(replayed) == journaled.events
 
 
