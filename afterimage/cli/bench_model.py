@@ -48,7 +48,7 @@ def model_folders(model: Path | None) -> tuple[Path, Path | None]:
 
 
 def _train() -> Path:
-    from runtime.signals.sources import open_source
+    from runtime.signals.opening import open_source
 
     training = import_extra("trainers.training", "training")
     out = Path(KNOWN_RUNS[-1])

@@ -119,7 +119,7 @@ def _play(
 ) -> None:
     """The live demo, after training if there is no bundle yet."""
     from afterimage.demo.live import run_live
-    from runtime.signals.sources import find_data_dir, open_source
+    from runtime.signals.opening import find_data_dir, open_source
 
     source = open_source(data, data_dir)
     if bundle is None:

@@ -51,7 +51,7 @@ def evaluate(
     from afterimage.demo.report import accuracy_table
     from engines.opening import open_session
     from runtime.signals.moments import SPLITS
-    from runtime.signals.sources import open_source
+    from runtime.signals.opening import open_source
 
     if split not in SPLITS:
         raise typer.BadParameter(f"split should be one of {', '.join(SPLITS)}, got {split!r}")

@@ -60,8 +60,8 @@ def paper(
 
       afterimage paper rgbd-5pct --budget smoke --json -
     """
+    from runtime.signals.opening import find_data_dir
     from runtime.signals.packs import PackError
-    from runtime.signals.sources import find_data_dir
 
     runner = import_extra("trainers.papers.runner", "the papers' tables")
     folder = find_data_dir(data)

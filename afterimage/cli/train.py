@@ -39,7 +39,7 @@ def train(
 
       afterimage train associators --synthetic --minutes 3
     """
-    from runtime.signals.sources import open_source
+    from runtime.signals.opening import open_source
 
     training = import_extra("trainers.training", "training")
     source = open_source(data_name(data, synthetic), data)

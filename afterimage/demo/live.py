@@ -15,7 +15,8 @@ from afterimage.demo.node_process import NodeProcess
 from afterimage.demo.switches import ProcessSwitches
 from afterimage.watching import PageOptions, serving_page
 from runtime.client import Client
-from runtime.sensors.process import spawn_sensors
+from runtime.rig.source_options import SyntheticOptions
+from runtime.sensors.supervisor import Supervisor
 from runtime.signals.moments import MomentSource
 from runtime.signals.playback import MomentPlan, plan_for
 from runtime.stopping import stop_on_signals
@@ -77,7 +78,7 @@ def run_live(
 
     Raises:
         NodeError: the node did not start or died.
-        SensorProcessError: a sensor did not start or died by itself.
+        SensorProcessError: a sensor did not start; one that dies later by itself is started again.
     """
     kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     stop = stop_on_signals()
@@ -88,15 +89,9 @@ def run_live(
             node = stack.enter_context(
                 NodeProcess(bundle, source.rig, endpoints, folder, compare=("hold", "zero"))
             )
+            moments = SyntheticOptions(data=source.name, data_dir=data_dir, plan_seed=seed, split="test")
             sensors = stack.enter_context(
-                spawn_sensors(
-                    source.rig.modality_names,
-                    endpoints.frames,
-                    data=source.name,
-                    data_dir=data_dir,
-                    split="test",
-                    plan_seed=seed,
-                )
+                Supervisor(source.rig.with_source(moments), endpoints.frames, together=True)
             )
             start_ns = sensors.start()
             switches = ProcessSwitches(sensors, lambda line: console.print(f"  {line}", highlight=False))
@@ -111,7 +106,7 @@ def run_live(
             left = seconds
             while not stop.wait(_CHECK_EVERY_S if left is None else min(left, _CHECK_EVERY_S)):
                 node.check()
-                sensors.check()
+                sensors.look()
                 if left is not None and (left := left - _CHECK_EVERY_S) <= 0:
                     break
     finally:

@@ -21,7 +21,8 @@ from afterimage.watching import PageOptions, serving_page
 from engines.bundle import Manifest
 from runtime.client import Client
 from runtime.rig import Rig
-from runtime.sensors.process import spawn_sensors
+from runtime.rig.source_options import SyntheticOptions
+from runtime.sensors.supervisor import Supervisor
 from runtime.signals.faults import FaultSchedule
 from runtime.signals.moments import MomentSource
 from runtime.signals.playback import plan_for
@@ -92,6 +93,7 @@ def play_live(
         NodeError: the node did not start or died.
         SensorProcessError: a sensor did not start.
     """
+    moments = SyntheticOptions(data=source.name, data_dir=data_dir, plan_seed=seed, split="test")
     with tempfile.TemporaryDirectory(prefix="afterimage-demo-") as folder:
         endpoints = Endpoints(f"ipc://{folder}/frames", f"ipc://{folder}/decisions")
         with NodeProcess(engine, rig, endpoints, Path(folder), compare=("hold", "zero")) as node:
@@ -99,14 +101,8 @@ def play_live(
                 Client(
                     rig, ("fused", "health", "imputed/"), endpoint=endpoints.decisions, queue=2048
                 ) as client,
-                spawn_sensors(
-                    rig.modality_names,
-                    endpoints.frames,
-                    data=source.name,
-                    data_dir=data_dir,
-                    split="test",
-                    plan_seed=seed,
-                    faults=schedule,
+                Supervisor(
+                    rig.with_source(moments), endpoints.frames, faults=schedule, restart=False, together=True
                 ) as sensors,
             ):
                 # The node has been waiting for sensors that are still opening their packs; it is meant to.
@@ -123,9 +119,18 @@ def play_live(
                 end_s = schedule.faults[-1].end_s + _SETTLE_S
                 with _page(page, recording, endpoints, rig, console) if page is not None else nullcontext():
                     _follow(client, recording, end_s, console, animate, node.check)
-                counts = sensors.stop()
+                counts = {m: [_played(c) for c in s["processes"]] for m, s in sensors.stop().items()}
             statistics = node.stop()
     return LiveRun(recording, statistics, counts, (_SETTLE_S, end_s))
+
+
+def _played(counts: dict[str, Any]) -> dict[str, Any]:
+    """What the report says of one sensor process: messages by their fate, and how late they were published."""
+    return {
+        **{key: counts[key] for key in ("modality", "published", "silenced")},
+        "overrun": counts["source"]["overrun"],
+        "late_ms": counts["age_ms"],
+    }
 
 
 def _page(

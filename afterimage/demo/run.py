@@ -20,7 +20,7 @@ from engines.opening import open_session
 from engines.session import Session
 from engines.targets import load_target
 from runtime.signals.moments import MomentSource
-from runtime.signals.sources import find_data_dir, open_source
+from runtime.signals.opening import find_data_dir, open_source
 
 
 @dataclass(frozen=True)

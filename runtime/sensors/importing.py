@@ -11,7 +11,7 @@ from runtime.rig import Rig
 from runtime.rig.source_options import EegFileOptions
 from runtime.sensors.adapters.eeg_file import EegFileSource
 from runtime.sensors.chunking import Chunker
-from runtime.sensors.sample_source import PLAYBACK, Samples
+from runtime.sensors.sample_source import PLAYBACK, SampleBlock
 from runtime.sensors.transform import Transformer, plan
 from runtime.wire import JournalEntry, encode_entry, encode_frame
 
@@ -52,7 +52,7 @@ def import_eeg_file(file: Path, out: Path, rig: Rig, modality: str, *, stream: s
         for start in range(0, len(samples), size):
             block = samples[start : start + size]
             captured_ns = START_NS + round((start + len(block)) * 1e9 / rate_hz)
-            transformed = transformer.apply(Samples(block, captured_ns, PLAYBACK))
+            transformed = transformer.apply(SampleBlock(block, captured_ns, PLAYBACK))
             for message in chunker.cut(transformed) if transformed is not None else ():
                 parts = encode_frame(
                     rig.name,

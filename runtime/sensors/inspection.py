@@ -25,7 +25,9 @@ from runtime.rig import Rig, SensorSpec
 from runtime.rig.source_options import SyntheticOptions
 from runtime.sensors.capture import Capture
 from runtime.sensors.capture_process import CaptureSpec
-from runtime.sensors.sample_source import ARRIVAL, Samples, SourceRefusedError, make_source
+from runtime.sensors.sample_source import ARRIVAL, SampleBlock, SourceRefusedError
+from runtime.sensors.sensor_process import ONE_THREAD
+from runtime.sensors.source_kinds import make_source
 
 _RATE_TOLERANCE = 0.05
 _STARTING_S = 10.0
@@ -93,9 +95,9 @@ def inspect_rig(
     Raises:
         RigError: an unknown modality.
     """
-    epoch_ns = time.monotonic_ns()
+    start_ns = time.monotonic_ns()
     wanted = rig.modality_names if modalities is None else tuple(modalities)
-    specs = [CaptureSpec.of(rig, m, epoch_ns, endpoint="", parent=os.getpid()) for m in wanted]
+    specs = [CaptureSpec.of(rig, m, start_ns, endpoint="", parent=os.getpid()) for m in wanted]
     processes = [_spawn(spec, seconds) for spec in specs]
     try:
         return tuple(_finish(s, p, seconds) for s, p in zip(specs, processes, strict=True))
@@ -108,12 +110,12 @@ def inspect_rig(
 
 def _spawn(spec: CaptureSpec, seconds: float) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "runtime.sensors.inspection", str(seconds)],
+        [sys.executable, "-m", "runtime.sensors.inspection", str(seconds), spec.title],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, **ONE_THREAD},
     )
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
@@ -147,12 +149,12 @@ class _Collector:
     def __init__(self, image: bool) -> None:
         self.first = threading.Event()
         self.messages: list[tuple[int, int]] = []
-        self.newest: Samples | None = None
+        self.newest: SampleBlock | None = None
         self.windows: list[npt.NDArray[Any]] = []
         self.changes = 0
         self._image = image
 
-    def __call__(self, message: Samples) -> None:
+    def __call__(self, message: SampleBlock) -> None:
         here_ns = message.capture_ns - message.clock.offset_ns
         if self.newest is not None:
             self.changes += not np.array_equal(message.array, self.newest.array)
@@ -174,12 +176,12 @@ def inspect_sensor(spec: CaptureSpec, seconds: float) -> tuple[SensorReport, boo
     sensor, stop, refused = spec.sensor, threading.Event(), []
     collector = _Collector(sensor.kind in ("rgb", "depth"))
     options = sensor.source or SyntheticOptions()
+    start_ns = time.monotonic_ns() if spec.start_ns is None else spec.start_ns
     try:
-        source = make_source(sensor, spec.epoch_ns)
+        source = make_source(sensor, lambda: start_ns)
     except SourceRefusedError as e:
         return SensorReport(sensor.modality, options.kind, problems=(str(e),)), False
-    said: list[str] = []
-    capture = Capture(sensor, source, collector, say=said.append)
+    capture = Capture(sensor, source, collector)
 
     def read() -> None:
         try:
@@ -202,7 +204,7 @@ def inspect_sensor(spec: CaptureSpec, seconds: float) -> tuple[SensorReport, boo
     report = _report(sensor, options.kind, capture, collector)
     problems = ["hung: a call of its library did not return"] if hung else []
     if not collector.messages:
-        problems.append(said[-1] if said else f"no message within {options.open_s:g} s")
+        problems.append(capture.complaint or f"no message within {options.open_s:g} s")
     report = SensorReport(**{**asdict(report), "problems": (*problems, *report.problems)})
     return report, hung
 

@@ -16,7 +16,7 @@ from runtime.core.clock import NS_PER_S
 from runtime.rig import SensorSpec
 from runtime.rig.source_options import Transform
 from runtime.sensors.resampling import Resampler
-from runtime.sensors.sample_source import Delivery, Samples, SourceRefusedError
+from runtime.sensors.sample_source import Delivery, SampleBlock, SourceRefusedError
 
 _RATE_TOLERANCE = 0.005
 """29.97 frames a second feed a rig of 30; 250 samples a second do not feed one of 256."""
@@ -228,7 +228,7 @@ class Transformer:
         rate, target = plan.delivery.rate_hz, plan.transform.resample_hz
         self._resampler = _Resampling(plan.sensor, rate, target) if rate and target else None
 
-    def apply(self, samples: Samples) -> Samples | None:
+    def apply(self, samples: SampleBlock) -> SampleBlock | None:
         """Samples as the rig promises them; None where these gave none yet."""
         p, t = self._plan, self._plan.transform
         array = samples.array
@@ -259,7 +259,7 @@ class Transformer:
             result = resampled
         return replace(result, array=np.ascontiguousarray(converted(result.array, self._dtype)))
 
-    def _thinned(self, array: npt.NDArray[Any], samples: Samples) -> tuple[npt.NDArray[Any], Samples]:
+    def _thinned(self, array: npt.NDArray[Any], samples: SampleBlock) -> tuple[npt.NDArray[Any], SampleBlock]:
         """One image in so many; a gap among those left out is told with the next that is kept."""
         every = self._plan.transform.every
         first = -self._skipped % every
@@ -272,7 +272,9 @@ class Transformer:
         rate = self._plan.delivery.rate_hz
         older_s = (len(array) - 1 - newest) / rate if rate else 0.0
         gap, self._gap = self._gap, False
-        return kept, replace(samples, capture_ns=samples.capture_ns - round(older_s * 1e9), gap=gap)
+        return kept, replace(
+            samples, capture_ns=samples.capture_ns - round(older_s * 1e9), gap=gap, number=None
+        )
 
 
 def _resized(image: npt.NDArray[Any], transform: Transform, kind: str) -> npt.NDArray[Any]:
@@ -310,7 +312,7 @@ class _Resampling:
         self._gap = False
         self._resampler = Resampler(rate_hz, target_hz, self._width)
 
-    def apply(self, samples: Samples) -> Samples | None:
+    def apply(self, samples: SampleBlock) -> SampleBlock | None:
         if samples.gap:
             self._resampler = Resampler(*self._rates, self._width)
             self._gap = True
@@ -319,4 +321,4 @@ class _Resampling:
             return None
         capture_ns = samples.capture_ns - round(behind / self._rates[0] * NS_PER_S)
         gap, self._gap = self._gap, False
-        return Samples(out.reshape(-1, *self._shape), capture_ns, samples.clock, gap)
+        return SampleBlock(out.reshape(-1, *self._shape), capture_ns, samples.clock, gap)

@@ -157,8 +157,16 @@ class Chunk:
 class Playback:
     """One modality of a source, played along a plan; the same index gives the same bytes anywhere."""
 
-    def __init__(self, source: MomentSource, modality: str, plan: MomentPlan) -> None:
+    def __init__(
+        self, source: MomentSource, modality: str, plan: MomentPlan, *, chunk: int | None = None
+    ) -> None:
         """Bind a source, one of its modalities and a plan.
+
+        Args:
+            source: of the signals.
+            modality: which of them.
+            plan: which moment plays when.
+            chunk: samples in one message; as in the source's rig by default.
 
         Raises:
             RigError: the modality is not in the source's rig.
@@ -169,13 +177,13 @@ class Playback:
         self.modality = modality
         self.plan = plan
         self.rate_hz = sensor.rate_hz
-        self.chunk = sensor.chunk
+        self.chunk = chunk or sensor.chunk
         # The tolerance takes out binary fractions such as 5 * 29.97 = 149.849999...
         self._available = math.floor(source.duration_s * sensor.rate_hz + 1e-6)
-        if self._available < sensor.chunk:
+        if self._available < self.chunk:
             raise ValueError(
                 f"a moment of {source.duration_s} s holds {self._available} samples of {modality!r}, "
-                f"a message needs {sensor.chunk}"
+                f"a message needs {self.chunk}"
             )
 
     def elapsed_ns(self, index: int) -> int:

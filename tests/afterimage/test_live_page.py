@@ -14,7 +14,7 @@ from process_under_test import ProcessUnderTest, afterimage
 from published_node import wait_until
 
 from afterimage.demo.switches import ProcessSwitches
-from runtime.sensors.process import SensorProcessError
+from runtime.sensors.supervisor import SensorProcessError
 
 pytest.importorskip(
     "uvicorn", reason="the page is served by uvicorn, of the `view` extra, which is not installed"

@@ -21,7 +21,7 @@ from engines.opening import open_session
 from runtime.client import Client
 from runtime.node.node import Node
 from runtime.rig import Rig
-from runtime.sensors.process import spawn_sensors
+from runtime.sensors.supervisor import Supervisor
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision, HealthEvent
 
@@ -34,13 +34,13 @@ def test_a_sensor_that_is_held_up_or_killed_is_missing_until_it_is_back(
 ) -> None:
     with (
         open_session(images_bundle) as session,
-        spawn_sensors(("rgb", "depth"), endpoints.frames, data="synthetic") as sensors,
+        Supervisor(cameras, endpoints.frames, together=True) as sensors,
         RunningNode(Node(cameras, session, endpoints)) as reading,
     ):
         sensors.start()
         reading.read_live(BOTH)
         begin = len(reading.messages)
-        pid = sensors._processes["rgb"].popen.pid
+        pid = sensors.pid("rgb")
         if number == signal.SIGKILL:
             sensors.kill("rgb")
         else:
@@ -143,7 +143,7 @@ def test_a_killed_node_that_is_started_again_goes_on_with_the_sensors_that_never
     path = tmp_path / "statistics.json"
     command = node_command(images_bundle, cameras_file, endpoints, "--json", path)
     with (
-        spawn_sensors(BOTH, endpoints.frames, data="synthetic") as sensors,
+        Supervisor(cameras, endpoints.frames, together=True) as sensors,
         Reading(cameras, endpoints.decisions) as reading,
     ):
         with ProcessUnderTest(command) as killed:
@@ -181,8 +181,8 @@ def test_a_killed_node_that_is_started_again_goes_on_with_the_sensors_that_never
     assert lost <= counters["ticks"]["missed"]
     for modality in BOTH:
         # One process that played to the end, and never waited for a node that was not there.
-        (counts,) = published[modality]
-        assert counts["overrun"] == 0
+        (counts,) = published[modality]["processes"]
+        assert counts["source"]["overrun"] == 0
         assert counts["published"] >= (ended_ns - start_ns) / 1e9 * 30 - 10
         mine = counters["modalities"][modality]
         # Numbers that went on are no loss. While no node is there a sensor keeps 256 messages, 8.5 s of them.

@@ -12,7 +12,7 @@ from runtime.rig.source_options import BrainflowOptions
 from runtime.sensors.host_clocks import wall_clock
 from runtime.sensors.sample_source import (
     Delivery,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
     import_library,
@@ -72,7 +72,7 @@ class BrainflowSource:
             description=shim.get_device_name(described),
         )
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """What has come since the last call; BrainFlow is polled."""
         end = time.monotonic() + timeout_s
         try:
@@ -84,7 +84,7 @@ class BrainflowSource:
         except self._library.BrainFlowError as e:
             raise SourceLostError("disconnected", f"board {self._options.board!r}: {e}") from e
         array = np.ascontiguousarray(data[self._rows].T, dtype=np.float32)
-        return Samples(array, round(float(data[self._stamps, -1]) * 1e9), wall_clock("brainflow"))
+        return SampleBlock(array, round(float(data[self._stamps, -1]) * 1e9), wall_clock("brainflow"))
 
     def close(self) -> None:
         """Stop the stream and release the board."""

@@ -23,10 +23,10 @@ from runtime.sensors.sample_source import (
     PLAYBACK,
     Delivery,
     EndOfSource,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
-    as_samples,
+    image_block,
 )
 from runtime.wire import Clock
 
@@ -84,7 +84,7 @@ class CameraSource:
             description=f"{self._shown} {width}x{height} by {capture.getBackendName()}",
         )
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next image; a live camera's read takes as long as OpenCV takes."""
         if self._playhead is not None:
             return self._play(self._playhead, timeout_s)
@@ -93,7 +93,7 @@ class CameraSource:
         now_ns = time.monotonic_ns()
         if not ok or image is None:
             raise SourceLostError("disconnected", f"camera {self._shown} gives no image any more")
-        return as_samples(self._rgb(image), *self._stamp(now_ns))
+        return image_block(self._rgb(image), *self._stamp(now_ns))
 
     def close(self) -> None:
         """Release the device."""
@@ -140,7 +140,7 @@ class CameraSource:
         for key, value in wanted:
             capture.set(key, value)
 
-    def _play(self, playhead: Playhead, timeout_s: float) -> Samples | None:
+    def _play(self, playhead: Playhead, timeout_s: float) -> SampleBlock | None:
         if self._first is None:
             self._first = self._next_of_file()
         due = playhead.wait(1, timeout_s)
@@ -148,7 +148,7 @@ class CameraSource:
             return None
         image, self._first = self._first, None
         capture_ns, missed = due
-        return as_samples(image, capture_ns, PLAYBACK, missed)
+        return image_block(image, capture_ns, PLAYBACK, missed)
 
     def _next_of_file(self) -> npt.NDArray[Any]:
         ok, image = self._capture.read()

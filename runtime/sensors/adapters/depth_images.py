@@ -12,7 +12,7 @@ import numpy.typing as npt
 from runtime.rig import SensorSpec
 from runtime.rig.source_options import DepthImagesOptions
 from runtime.sensors.playhead import Player
-from runtime.sensors.sample_source import PLAYBACK, Delivery, Samples, SourceRefusedError, as_samples
+from runtime.sensors.sample_source import PLAYBACK, Delivery, SampleBlock, SourceRefusedError, image_block
 
 _ENDINGS = (".png", ".tif", ".tiff")
 
@@ -58,7 +58,7 @@ class DepthImagesSource:
             description=f"{len(self._files)} images in {folder}",
         )
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next image; one that cannot be read, or is of another form, is counted and left out."""
         assert self._player is not None
         due = self._player.next(1, timeout_s)
@@ -72,7 +72,7 @@ class DepthImagesSource:
             self._gap = True
             return None
         gap, self._gap = self._gap, False
-        return as_samples(image, capture_ns, PLAYBACK, gap)
+        return image_block(image, capture_ns, PLAYBACK, gap)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -15,7 +15,7 @@ from runtime.sensors.playhead import Player
 from runtime.sensors.sample_source import (
     PLAYBACK,
     Delivery,
-    Samples,
+    SampleBlock,
     SourceRefusedError,
     import_library,
 )
@@ -47,14 +47,14 @@ class EegFileSource:
         self._count = max(1, round(self._sensor.period_s * rate))
         return delivery
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next samples, about one message of them."""
         assert self._player is not None
         due = self._player.next(self._count, timeout_s)
         if due is None:
             return None
         at, capture_ns, missed = due
-        return Samples(self._read(at), capture_ns, PLAYBACK, missed)
+        return SampleBlock(self._read(at), capture_ns, PLAYBACK, missed)
 
     def all_samples(self) -> npt.NDArray[Any]:
         """Every sample of the open file at once, (n, channels), for those who do not play it."""

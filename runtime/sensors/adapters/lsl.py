@@ -13,7 +13,7 @@ from runtime.sensors.eeg_units import common_unit
 from runtime.sensors.host_clocks import clock_beside_monotonic
 from runtime.sensors.sample_source import (
     Delivery,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
     import_library,
@@ -77,7 +77,7 @@ class LslSource:
             description=f"{information.name} ({information.source_id}) from {information.hostname}",
         )
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """What has come since the last call; waits for the first of it."""
         try:
             # Asking for many waits for many: one is waited for, then the rest is taken.
@@ -93,7 +93,7 @@ class LslSource:
                 self._correct()
         except (RuntimeError, TimeoutError) as e:  # mne-lsl says so when liblsl lost the stream
             raise SourceLostError("disconnected", f"LSL stream lost: {e}") from e
-        return Samples(np.concatenate(parts), round(last * 1e9), self._clock)
+        return SampleBlock(np.concatenate(parts), round(last * 1e9), self._clock)
 
     def close(self) -> None:
         """Unsubscribe."""

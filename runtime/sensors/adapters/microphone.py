@@ -19,7 +19,7 @@ from runtime.rig.source_options import MicrophoneOptions
 from runtime.sensors.sample_source import (
     ARRIVAL,
     Delivery,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
     import_library,
@@ -44,7 +44,7 @@ class MicrophoneSource:
         self._sensor = sensor
         self._library: Any = None
         self._stream: Any = None
-        self._blocks: deque[Samples] = deque()
+        self._blocks: deque[SampleBlock] = deque()
         self._arrived = Condition()
         self._called_ns: int | None = None
         self._settled_ns: int | None = None
@@ -88,7 +88,7 @@ class MicrophoneSource:
         described = f"{sd.query_devices(self._stream.device)['name']}, {self._rate:g} Hz"
         return Delivery(shape, "int16", "pcm16", self._rate, description=described)
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next block.
 
         Raises:
@@ -142,5 +142,5 @@ class MicrophoneSource:
                 self._gap = True
                 return
             gap, self._gap = self._gap, False
-            self._blocks.append(Samples(samples, capture_ns, clock, gap))
+            self._blocks.append(SampleBlock(samples, capture_ns, clock, gap))
             self._arrived.notify()

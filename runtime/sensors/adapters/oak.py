@@ -12,10 +12,10 @@ from runtime.rig.source_options import OakOptions
 from runtime.sensors.host_clocks import clock_beside_monotonic
 from runtime.sensors.sample_source import (
     Delivery,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
-    as_samples,
+    image_block,
     import_library,
 )
 
@@ -63,7 +63,7 @@ class OakSource:
             return Delivery(shape, "uint16", "mm", o.fps, description=described)
         return Delivery((*shape, 3), "uint8", "intensity", o.fps, description=described)
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next frame.
 
         Raises:
@@ -87,7 +87,7 @@ class OakSource:
         clock = clock_beside_monotonic("oak", lambda: self._library.Clock.now() // _MICROSECOND * 1000)
         image = frame.getFrame() if self._depth else frame.getCvFrame()[..., ::-1]
         gap = last is not None and number > last + 1
-        return as_samples(np.array(image), capture_ns, clock, gap)
+        return image_block(np.array(image), capture_ns, clock, gap)
 
     def close(self) -> None:
         """Stop the pipeline, which lets go of the device."""

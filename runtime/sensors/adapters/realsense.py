@@ -15,10 +15,10 @@ from runtime.sensors.sample_source import (
     PLAYBACK,
     Delivery,
     EndOfSource,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
-    as_samples,
+    image_block,
     import_library,
 )
 from runtime.wire import Clock
@@ -66,7 +66,7 @@ class RealSenseSource:
         unit = "mm" if step_mm == 1 else f"{step_mm:g} mm"
         return Delivery(shape, "uint16", unit, rate, live=live, description=described)
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next frame of the stream.
 
         Raises:
@@ -92,7 +92,7 @@ class RealSenseSource:
         self._number = number
         image = np.array(np.asanyarray(frame.get_data()))
         gap = last is not None and number > last + 1
-        return as_samples(image, *self._stamp(frame, now_ns), gap)
+        return image_block(image, *self._stamp(frame, now_ns), gap)
 
     def close(self) -> None:
         """Stop the pipeline."""

@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 from sensor_bench import sensor_of
 
 from runtime.sensors.chunking import Chunker
-from runtime.sensors.sample_source import ARRIVAL, Samples
+from runtime.sensors.sample_source import ARRIVAL, SampleBlock
 
 SENSOR = sensor_of("eeg", {"kind": "synthetic"}, sample_shape=(1,), rate_hz=1000, chunk=8)
 
 
-def samples(first: int, count: int, gap: bool = False) -> Samples:
+def samples(first: int, count: int, gap: bool = False) -> SampleBlock:
     """Samples numbered from ``first``; number n was captured at n + 1 milliseconds."""
     array = np.arange(first, first + count, dtype=np.float32)[:, None]
-    return Samples(array, (first + count) * 1_000_000, ARRIVAL, gap)
+    return SampleBlock(array, (first + count) * 1_000_000, ARRIVAL, gap)
 
 
 @given(st.lists(st.integers(1, 40), max_size=30))

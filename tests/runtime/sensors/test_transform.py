@@ -7,7 +7,7 @@ import pytest
 from sensor_bench import joined, sensor_of
 
 from runtime.rig import SensorSpec
-from runtime.sensors.sample_source import ARRIVAL, Delivery, Samples, SourceRefusedError
+from runtime.sensors.sample_source import ARRIVAL, Delivery, SampleBlock, SourceRefusedError
 from runtime.sensors.transform import Transformer, converted, plan
 
 CAMERA = Delivery((48, 64, 3), "uint8", "intensity", 30.0)
@@ -15,8 +15,8 @@ AMPLIFIER = Delivery((4,), "float32", "uV", 250.0, ("O1", "Oz", "O2", "POz"))
 SOURCE = {"kind": "camera"}
 
 
-def samples(array: Any, capture_ns: int = 1_000_000_000, gap: bool = False) -> Samples:
-    return Samples(np.asarray(array), capture_ns, ARRIVAL, gap)
+def samples(array: Any, capture_ns: int = 1_000_000_000, gap: bool = False) -> SampleBlock:
+    return SampleBlock(np.asarray(array), capture_ns, ARRIVAL, gap)
 
 
 def transformed(sensor: SensorSpec, delivery: Delivery, array: Any) -> np.ndarray[Any, Any]:
@@ -159,7 +159,7 @@ def test_resampling_goes_on_across_messages_and_keeps_time(rates: tuple[float, f
     def wave(at_s: Any) -> Any:
         return 20 * np.sin(2 * np.pi * 7 * at_s)
 
-    got: list[Samples] = []
+    got: list[SampleBlock] = []
     n = 0
     for size in [10, 3, 25, 1] * 40:
         at_s = (n + np.arange(size)) / rate
