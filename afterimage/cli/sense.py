@@ -140,13 +140,15 @@ def _moments(
 
 def _supervise(supervisor: Supervisor, action: str, seconds: float | None, stop: StopEvent) -> None:
     """Keep the sensors running until Ctrl-C, the end of the time, or the end of all of them."""
+    from runtime.core.clock import NS_PER_S
+
     announced = False
     while supervisor.look():
         if (start_ns := supervisor.start_ns) is not None:
             if not announced:
                 typer.echo(f"{action}; Ctrl-C stops", err=True)
                 announced = True
-            if seconds is not None and time.monotonic_ns() > start_ns + seconds * 1e9:
+            if seconds is not None and time.monotonic_ns() > start_ns + seconds * NS_PER_S:
                 return
         if stop.wait(_LOOK_S):
             return

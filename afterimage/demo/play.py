@@ -38,7 +38,7 @@ _REDRAW_S = 0.15
 
 @dataclass(frozen=True)
 class LiveRun:
-    """What came of a live run: the recording, the node's own statistics, the sensors' counts, its length."""
+    """The results of a live run: recording, the node's statistics, the sensors' counts, first and last second."""
 
     recording: LiveRecording
     statistics: dict[str, Any]
@@ -49,9 +49,9 @@ class LiveRun:
 def demo_schedule(
     rig: Rig, manifest: Manifest, seed: int, *, fault_s: float, pause_s: float
 ) -> FaultSchedule:
-    """The demo's faults: each sensor silenced, then pairs, then all but one, then the ones that lie.
+    """The demo's faults: each sensor silent, then pairs, then all but one, then sensors that deliver wrong samples.
 
-    After each fault comes the time that its slowest window needs to fill again, plus ``pause_s``.
+    After each fault comes a pause: the time that its slowest window needs to fill again, plus ``pause_s``.
     """
     window_s = {m.name: (m.window + m.hop) / m.rate_hz for m in manifest.modalities}
     plain = FaultSchedule.demo(rig, seed=seed, first_s=0, fault_s=fault_s, recovery_s=0)
@@ -85,7 +85,7 @@ def play_live(
         data_dir: folder of the packs, for recorded data.
         schedule: the faults.
         seed: of the order of moments.
-        console: where the view goes.
+        console: where the view is drawn.
         animate: draw the live view; otherwise a line per fault.
         page: where to serve the live page; None for no page.
 
@@ -105,7 +105,7 @@ def play_live(
                     rig.with_source(moments), endpoints.frames, faults=schedule, restart=False, together=True
                 ) as sensors,
             ):
-                # The node has been waiting for sensors that are still opening their packs; it is meant to.
+                # The node already runs, and waits while the sensors open their packs.
                 start_ns = sensors.start()
                 recording = LiveRecording(
                     classes=manifest.classes,
@@ -125,7 +125,7 @@ def play_live(
 
 
 def _played(counts: dict[str, Any]) -> dict[str, Any]:
-    """What the report says of one sensor process: messages by their fate, and how late they were published."""
+    """What the report shows of a sensor process's counts: messages by fate, and how late they were published."""
     return {
         **{key: counts[key] for key in ("modality", "published", "silenced")},
         "overrun": counts["source"]["overrun"],
@@ -154,8 +154,8 @@ def _follow(
     animate: bool,
     check: Callable[[], None],
 ) -> None:
-    """Take in messages until the end of the schedule, showing how it goes."""
-    now_s, shown_s, said = 0.0, -1.0, ""
+    """Take in messages until the end of the schedule, and show the progress."""
+    now_s, shown_s, printed = 0.0, -1.0, ""
     counts = {"ticks": 0, "missed": 0}
     with Live(console=console, auto_refresh=False, transient=True) if animate else _Silent() as live:
         while now_s < end_s:
@@ -173,13 +173,13 @@ def _follow(
             if animate and recording.ticks and now_s - shown_s > _REDRAW_S:
                 live.update(render(_state(recording, now_s, end_s, fault, counts)), refresh=True)
                 shown_s = now_s
-            elif not animate and fault != said and now_s > 0:
+            elif not animate and fault != printed and now_s > 0:
                 console.print(f"  {now_s:6.1f} s  {fault}", highlight=False)
-                said = fault
+                printed = fault
 
 
 class _Silent:
-    """Stands where the live view would, when nobody watches."""
+    """Takes the place of the live view where none is drawn."""
 
     def __enter__(self) -> _Silent:
         return self

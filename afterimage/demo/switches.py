@@ -1,4 +1,4 @@
-"""Kill switches of a live demo: each ends a sensor's process and starts it again, as pulling a plug does."""
+"""Kill switches of a live demo: each ends a sensor's process, as pulling its plug would, and starts it again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ProcessSwitches:
             return dict(self._states)
 
     def drop(self, modality: str) -> None:
-        """Kill a sensor's process; nothing if it does not play."""
+        """Kill a sensor's process; does nothing if it does not play."""
         with self._lock:
             if self._states[modality] != "playing" or self._closed:
                 return
@@ -40,7 +40,7 @@ class ProcessSwitches:
         self._show(f"dropped {modality}: its process was killed")
 
     def restore(self, modality: str) -> None:
-        """Start a sensor's process again, in a thread; nothing if it plays or is being restored."""
+        """Start a sensor's process again, in a thread; does nothing if it plays or is being restored."""
         with self._lock:
             if self._states[modality] in ("playing", "restoring") or self._closed:
                 return
@@ -50,7 +50,7 @@ class ProcessSwitches:
             thread.start()
 
     def close(self) -> None:
-        """Wait for what is being restored; later commands are ignored."""
+        """Wait until nothing is being restored any more; later commands are ignored."""
         with self._lock:
             self._closed = True
         for thread in self._restoring.values():

@@ -218,7 +218,7 @@ Source = Annotated[
 
 
 class Transform(StrictModel):
-    """What is done to samples before they are published, in the order of these fields. Nothing is done unasked.
+    """What is done to samples before they are published, in the order of these fields; only what is declared.
 
     Scaling and resampling compute in float32; their result is rounded and saturated to the rig's dtype. Without them a
     dtype that differs must be asked for by `dtype`.
@@ -233,7 +233,7 @@ class Transform(StrictModel):
         default=None, description="of resize; area for rgb, nearest for depth by default"
     )
     colour: Literal["bgr-to-rgb", "grey-to-rgb"] | None = None
-    every: int = Field(default=1, ge=1, description="images: keep one in so many")
+    every: int = Field(default=1, ge=1, description="images: keep one image in this many")
     from_unit: Unit | None = Field(
         default=None, description="what the samples come in; converted to the rig's unit"
     )

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from runtime.core.clock import nanoseconds
 from runtime.rig import SensorSpec
 from runtime.sensors.sample_source import SampleBlock
 
 
 class Chunker:
-    """Cuts the samples of one sensor; what is left over waits for the next ones."""
+    """Cuts the samples of one sensor into messages; samples too few for a message wait for the next ones."""
 
     def __init__(self, sensor: SensorSpec) -> None:
         """Begin a stream."""
@@ -21,14 +22,14 @@ class Chunker:
         self._rest: SampleBlock | None = None
         self._gap = False
         self.discarded = 0
-        """Samples that were left over when the stream broke."""
+        """Samples that were waiting for the rest of their message when the stream broke."""
 
     def cut(self, samples: SampleBlock) -> Iterator[SampleBlock]:
-        """Whole messages, of `chunk` samples each; the first after samples were lost has `gap` set."""
+        """Take in samples and give whole messages of `chunk` samples; the first after a loss has `gap` set."""
         if samples.gap:
             self.reset()
         array = samples.array
-        # A number is of a block that is one message; other blocks are cut anew, and their messages are counted here.
+        # A number names one whole message. Blocks that are cut differently lose it; the publisher counts them.
         number = samples.number if self._rest is None and len(array) == self._size else None
         if self._rest is not None:
             array = np.concatenate([self._rest.array, array])
@@ -39,7 +40,7 @@ class Chunker:
             gap, self._gap = self._gap, False
             yield SampleBlock(
                 array[end - self._size : end],
-                samples.capture_ns - round(newer_s * 1e9),
+                samples.capture_ns - nanoseconds(newer_s),
                 samples.clock,
                 gap,
                 number,
@@ -48,7 +49,7 @@ class Chunker:
             self._rest = replace(samples, array=array[whole:], gap=False, number=None)
 
     def reset(self) -> None:
-        """The stream broke: samples left over belong to nothing that follows."""
+        """The stream broke: waiting samples are discarded, because nothing that follows continues them."""
         if self._rest is not None:
             self.discarded += len(self._rest.array)
             self._rest = None

@@ -1,7 +1,7 @@
-"""Inspection: open every sensor of a rig, read it for a while, and say what it gives and what is wrong with that.
+"""Inspection: open every sensor of a rig, read it for a while, and report what it gives and what is wrong with it.
 
-Every sensor is opened in a process of its own, as when it runs, so that a driver that hangs or crashes costs its own
-line of the report.
+Every sensor is opened in a process of its own, as when it runs, so that a driver that hangs or crashes spoils only its
+own line of the report.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from runtime.sensors.source_kinds import make_source
 
 _RATE_TOLERANCE = 0.05
 _STARTING_S = 10.0
-"""A process takes this long to start and end, at most, beside what it waits for its source."""
+"""The longest time that a process takes to start and end, apart from waiting for its source."""
 
 
 @dataclass(frozen=True)
 class SensorReport:
-    """What a sensor gave, after its transforms.
+    """What a sensor gave, after its transform.
 
     Attributes:
         modality: which sensor.
         source: its kind.
         description: what was opened; empty if nothing was.
-        messages: whole messages that came.
+        messages: whole messages received.
         seconds: between the first and the last of them, by capture time.
         rate_hz: samples per second by capture time; None with less than two messages.
         interval_ms: between capture times of messages: ``p50`` and ``p99``.
@@ -54,7 +54,7 @@ class SensorReport:
         offset_ns: that clock minus this machine's CLOCK_MONOTONIC.
         uncertainty_ns: how far off that may be.
         counts: of the capture: opened, lost by reason, gaps, and the source's own (overflows).
-        notes: what one should know.
+        notes: remarks that are no problems.
         problems: what is wrong; empty if nothing is.
     """
 
@@ -138,13 +138,13 @@ def _finish(spec: CaptureSpec, process: subprocess.Popen[str], seconds: float) -
         fields |= {k: tuple(fields[k]) for k in ("shape", "notes", "problems")}
         return SensorReport(**fields)
     except (json.JSONDecodeError, TypeError, KeyError):
-        words = errors.strip().splitlines()[-1:] or ["it said nothing"]
-        problem = f"its process died with code {process.returncode}: {words[0]}"
+        last = errors.strip().splitlines()[-1:] or ["it wrote no error"]
+        problem = f"its process died with code {process.returncode}: {last[0]}"
         return SensorReport(spec.sensor.modality, options.kind, problems=(problem,))
 
 
 class _Collector:
-    """Keeps what a capture delivers for the report; of images only the newest, and whether they change."""
+    """Collects what a capture delivers for the report; of images it keeps only the newest, and counts their changes."""
 
     def __init__(self, image: bool) -> None:
         self.first = threading.Event()
@@ -248,7 +248,7 @@ def _report(sensor: SensorSpec, kind: str, capture: Capture, collector: _Collect
 
 
 def _rate(captured_s: npt.NDArray[np.float64], chunk: int) -> float | None:
-    """Samples a second from capture times; the median over half the messages forgives a few wrong stamps."""
+    """Samples per second by capture time; the median over half the messages is robust against a few wrong stamps."""
     half = len(captured_s) // 2
     if half < 1:
         return None
@@ -280,10 +280,10 @@ def _timing_problems(
 
 
 def content_problems(sensor: SensorSpec, samples: npt.NDArray[Any], changes: int) -> list[str]:
-    """What is wrong with samples by any bundle's standards; a bundle's own thresholds are finer.
+    """What is wrong with samples whatever the bundle; a bundle's own thresholds are finer.
 
     Args:
-        sensor: whose they are.
+        sensor: the sensor that gave them.
         samples: (n, *sample_shape), n >= 1; of images the newest is judged.
         changes: how often a message differed from the one before.
     """
@@ -331,7 +331,7 @@ def main(arguments: list[str]) -> int:
     report, left = inspect_sensor(spec, float(arguments[0]))
     print(json.dumps(asdict(report)), flush=True)
     if left:
-        os._exit(0)  # a thread sits in a call of the library
+        os._exit(0)  # a thread is in a call of the library, which an orderly exit would wait for
     return 0
 
 

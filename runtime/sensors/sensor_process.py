@@ -1,4 +1,4 @@
-"""One sensor's process as its supervisor sees it: started, ready, begun, ended, and what it counted."""
+"""One sensor's process as its supervisor handles it: started, ready, told to begin, ended, its counts collected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SensorProcess:
     def __init__(self, spec: CaptureSpec) -> None:
         """Start the process and hand it its spec."""
         self._ready = False
-        self._said: list[bytes] = []
+        self._lines: list[bytes] = []
         self._popen = subprocess.Popen(
             [sys.executable, "-m", "runtime.sensors.capture_process", spec.title],
             stdin=subprocess.PIPE,
@@ -50,7 +50,7 @@ class SensorProcess:
         if not self._ready and not out.closed and select.select([out], [], [], 0)[0]:
             line = out.readline()
             self._ready = line.strip() == READY.encode()
-            self._said.append(line)
+            self._lines.append(line)
         return self._ready
 
     def begin(self, start_ns: int) -> None:
@@ -85,7 +85,7 @@ class SensorProcess:
         with contextlib.suppress(BrokenPipeError):
             stdin.close()
         with out:
-            lines = [*self._said, *out.read().splitlines()]
+            lines = [*self._lines, *out.read().splitlines()]
         try:
             counts = json.loads(lines[-1])
         except (IndexError, json.JSONDecodeError, UnicodeDecodeError):

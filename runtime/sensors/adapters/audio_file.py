@@ -17,7 +17,7 @@ from runtime.sensors.sample_source import (
 
 
 class AudioFileSource:
-    """A sound file, played at its own rate; samples of 16 bits, whatever the file holds."""
+    """A sound file, played at its own rate, converted to 16-bit samples."""
 
     def __init__(self, options: AudioFileOptions, sensor: SensorSpec) -> None:
         self._options = options

@@ -18,7 +18,7 @@ _ENDINGS = (".png", ".tif", ".tiff")
 
 
 class DepthImagesSource:
-    """The images of a folder in the order of their names. The files do not say their unit: the rig has to."""
+    """The images of a folder in the order of their names. The files do not state a unit, so the rig has to."""
 
     def __init__(self, options: DepthImagesOptions, sensor: SensorSpec) -> None:
         self._options = options
@@ -59,7 +59,7 @@ class DepthImagesSource:
         )
 
     def read(self, timeout_s: float) -> SampleBlock | None:
-        """The next image; one that cannot be read, or is of another form, is counted and left out."""
+        """The next image; one that cannot be read, or has another form than the first, is counted and left out."""
         assert self._player is not None
         due = self._player.next(1, timeout_s)
         if due is None:

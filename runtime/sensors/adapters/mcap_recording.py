@@ -15,11 +15,11 @@ from runtime.sensors.sample_source import PLAYBACK, Delivery, EndOfSource, Sampl
 from runtime.wire import Frame, JournalEntry, WireError, decode_frame
 
 _PAUSE_NS = NS_PER_S
-"""Between the last message and the first of the next round, at most."""
+"""The longest pause between the last message and the first one of the next round."""
 
 
 class RecordingSource:
-    """Frames at the distances in time at which they were captured; silences stay silences."""
+    """Plays frames at the intervals at which they were captured, silences included."""
 
     def __init__(self, options: RecordingOptions, sensor: SensorSpec) -> None:
         self._options = options

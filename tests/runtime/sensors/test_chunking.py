@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +44,12 @@ def test_what_is_left_over_when_samples_were_lost_is_thrown_away_and_told() -> N
     assert chunker.discarded == 7
     (third,) = chunker.cut(samples(200, 8))
     assert third.gap
+
+
+def test_only_a_block_that_is_one_message_keeps_its_number() -> None:
+    chunker = Chunker(SENSOR)
+    whole, half = replace(samples(0, 8), number=5), replace(samples(8, 4), number=6)
+    assert [m.number for m in chunker.cut(whole)] == [5]
+    assert [m.number for m in chunker.cut(replace(samples(8, 16), number=6))] == [None, None]
+    assert list(chunker.cut(half)) == []
+    assert [m.number for m in chunker.cut(replace(samples(12, 8), number=7))] == [None]

@@ -205,5 +205,18 @@ def test_synthetic_sensors_of_any_rig_play_the_common_plan() -> None:
         assert index > 300, "it joins in where the others are"
         assert s.capture_ns == start_ns + playback.elapsed_ns(index)
         np.testing.assert_array_equal(s.array, playback.read(index).samples)
+        assert s.number == index
+    longer = sensor_of("eeg", {"kind": "synthetic", "plan_seed": 3}, **form | {"chunk": 16})
+    source = make_source(longer, lambda: start_ns)
+    plan(longer, source.open())
+    (message,) = read_samples(source, 3, most=1)
+    assert message.number is not None
+    assert message.capture_ns == start_ns + (message.number + 1) * 62_500_000, (
+        "numbers count the rig's messages"
+    )
+    both = [playback.read(2 * message.number + n).samples for n in (0, 1)]
+    np.testing.assert_array_equal(message.array, np.concatenate(both))
+    with pytest.raises(SourceRefusedError, match="a message needs 2000"):
+        make_source(sensor_of("eeg", {"kind": "synthetic"}, **form | {"chunk": 2000})).open()
     with pytest.raises(SourceRefusedError, match=r"unknown modalities .*smell"):
         make_source(sensor_of("eeg", {"kind": "synthetic", "modality": "smell"})).open()
