@@ -20,6 +20,7 @@ from afterimage.demo.view import LiveState, render
 from afterimage.watching import PageOptions, serving_page
 from engines.bundle import Manifest
 from runtime.client import Client
+from runtime.logs import LEVEL_VARIABLE
 from runtime.rig import Rig
 from runtime.rig.source_options import SyntheticOptions
 from runtime.sensors.supervisor import Supervisor
@@ -102,7 +103,13 @@ def play_live(
                     rig, ("fused", "health", "imputed/"), endpoint=endpoints.decisions, queue=2048
                 ) as client,
                 Supervisor(
-                    rig.with_source(moments), endpoints.frames, faults=schedule, restart=False, together=True
+                    rig.with_source(moments),
+                    endpoints.frames,
+                    faults=schedule,
+                    restart=False,
+                    together=True,
+                    # Lines of other processes would run through the live view.
+                    environment={LEVEL_VARIABLE: "WARNING"} if animate else None,
                 ) as sensors,
             ):
                 # The node already runs, and waits while the sensors open their packs.

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from runtime.sensors.capture_process import READY, CaptureSpec
@@ -20,15 +21,15 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 class SensorProcess:
     """A running :mod:`~runtime.sensors.capture_process` and the pipes to it; for one thread at a time."""
 
-    def __init__(self, spec: CaptureSpec) -> None:
-        """Start the process and hand it its spec."""
+    def __init__(self, spec: CaptureSpec, environment: Mapping[str, str]) -> None:
+        """Start the process and hand it its spec; ``environment`` adds to this process's own."""
         self._ready = False
         self._lines: list[bytes] = []
         self._popen = subprocess.Popen(
             [sys.executable, "-m", "runtime.sensors.capture_process", spec.title],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **ONE_THREAD},
+            env={**os.environ, **ONE_THREAD, **environment},
             # Ctrl-C in the terminal reaches the whole group; the supervisor stops its sensors itself.
             start_new_session=True,
         )

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
@@ -43,6 +43,7 @@ class _Supervised:
     """
 
     spec: CaptureSpec
+    environment: Mapping[str, str]
     process: SensorProcess
     started_ns: int
     state: Literal["running", "pausing", "killed", "ended"] = "running"
@@ -53,7 +54,8 @@ class _Supervised:
 
     def start_again(self) -> None:
         """A new process in place of one that has ended."""
-        self.process, self.started_ns = SensorProcess(self.spec), time.monotonic_ns()
+        self.process = SensorProcess(self.spec, self.environment)
+        self.started_ns = time.monotonic_ns()
         self.restarts += 1
 
     def collect(self) -> dict[str, Any] | None:
@@ -84,6 +86,7 @@ class Supervisor:
         faults: FaultSchedule | None = None,
         restart: bool = True,
         together: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start a process per sensor.
 
@@ -96,6 +99,7 @@ class Supervisor:
             restart: start a process again when it dies.
             together: publish nothing until all sources are open, then begin at one time (see :meth:`start`). By default
                 every sensor begins as soon as its own source is open.
+            environment: variables for the processes, beside those of this process.
 
         Raises:
             RigError: an unknown modality.
@@ -119,7 +123,8 @@ class Supervisor:
                     faults=faults or FaultSchedule(),
                     parent=os.getpid(),
                 )
-                self._sensors[name] = _Supervised(spec, SensorProcess(spec), time.monotonic_ns())
+                process = SensorProcess(spec, environment or {})
+                self._sensors[name] = _Supervised(spec, environment or {}, process, time.monotonic_ns())
         except BaseException:
             self.stop()
             raise
