@@ -1,4 +1,4 @@
-"""A recorder beside a node: started before the node runs, so that the recording has its run from the first message."""
+"""A recorder beside a node: started before the node runs, so that it records the run from the first message."""
 
 from __future__ import annotations
 
@@ -25,40 +25,41 @@ def recording(node: Node, rig: str, path: Path, keys: str | None = None) -> Iter
     Args:
         node: bound, not running.
         rig: name or file of its rig.
-        path: of the recording, which must not be there yet.
-        keys: name or file of the node's keys, with which the recorder is let in.
+        path: of the recording, which must not exist yet.
+        keys: name or file of the node's keys, which the recorder uses as well.
 
     Raises:
-        RecordingError: the file is there, or the recorder does not start; its last words are in the message.
+        RecordingError: the file exists, the recorder does not start, or it ended before the node; the end of its output
+            is in the message.
         MissingExtraError: mcap is not installed.
     """
     import_extra("mcap.writer", "recordings")
     if path.exists():
-        raise RecordingError(f"{path}: is there already; name another file or remove it")
+        raise RecordingError(f"{path}: exists already; name another file or remove it")
     command = [sys.executable, "-m", "afterimage", "record", str(path), "--rig", rig]
     command += ["--endpoint", node.endpoints.decisions]
-    if keys is not None:  # names of files: what is secret stays in them
+    if keys is not None:  # the name of the files; what is secret stays in them
         command += ["--keys", keys, "--server-key", keys]
-    # A session of its own: Ctrl-C reaches the node, which ends first, and then ends its recorder.
+    # In a session of its own, so that Ctrl-C reaches only the node, which ends first and then ends its recorder.
     recorder = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
     try:
         if not node.await_subscriber(JOURNAL_PREFIX, _START_S):
             recorder.kill()
-            _, words = recorder.communicate()
+            _, output = recorder.communicate()
             raise RecordingError(
-                f"{path}: the recorder did not start: {words.decode(errors='replace').strip()[-500:]}"
+                f"{path}: the recorder did not start: {output.decode(errors='replace').strip()[-500:]}"
             )
         yield
     finally:
         recorder.send_signal(signal.SIGTERM)
         try:
-            _, words = recorder.communicate(timeout=_STOP_S)
+            _, output = recorder.communicate(timeout=_STOP_S)
         except subprocess.TimeoutExpired:
             recorder.kill()
-            _, words = recorder.communicate()
+            _, output = recorder.communicate()
     if recorder.returncode != 0:
-        # The node went on without it, as it should; but nobody is to believe that all of it was recorded.
+        # The node rightly went on without it, but the user must know that the recording is incomplete.
         raise RecordingError(
             f"{path}: the recorder ended with {recorder.returncode} before the node did: "
-            f"{words.decode(errors='replace').strip()[-500:] or 'it said nothing'}"
+            f"{output.decode(errors='replace').strip()[-500:] or 'it printed nothing'}"
         )

@@ -1,4 +1,4 @@
-"""A replay from end to end: read, run, pace, publish, compare."""
+"""A replay from end to end: read, replay, pace, publish, compare."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from engines.session import Session
 from runtime.record.reader import Recorded, read_recording
-from runtime.record.replayer import Replayed, decided, replay_exactly, replay_freely
+from runtime.record.replayer import Replayed, comparable, replay_exactly, replay_freely
 from runtime.rig import FillPolicy
 from runtime.signals.faults import FaultSchedule
 from runtime.transport.endpoints import default_endpoints
@@ -28,16 +28,16 @@ def replay_recording(
     speed: float | None = None,
     publish: bool = False,
 ) -> dict[str, Any]:
-    """Run a recording again and hold its decisions against the recorded ones.
+    """Replay a recording and compare its decisions with the recorded ones.
 
     Args:
         path: of the recording.
         session: of a bundle that the recorded rig feeds.
-        others: of the bundles that the node went on with, for an exact replay.
+        others: of the bundles that the node changed to during the recording, for an exact replay.
         exact: repeat every input of the pipeline; otherwise only the frames.
         faults: for a free replay.
         fill: for a free replay, in place of the recorded rig's.
-        speed: times as fast as recorded; None: as fast as it goes.
+        speed: in multiples of the recorded speed; None for as fast as possible.
         publish: publish decisions and health on the recorded rig's endpoint.
 
     Returns:
@@ -46,7 +46,7 @@ def replay_recording(
 
     Raises:
         RecordingError: the file is no recording, or cannot be replayed exactly.
-        EndpointError: publishing, and a node listens there already.
+        EndpointError: another node publishes on that endpoint already.
     """
     recorded = _Recording(path)
     entries = recorded.entries()
@@ -66,7 +66,7 @@ def replay_recording(
             if sender is not None:
                 _publish(sender, result)
             if result.decision is not None:
-                decisions[result.decision.tick] = decided(result.decision)
+                decisions[result.decision.tick] = comparable(result.decision)
     finally:
         if sender is not None:
             sender.close()
@@ -79,7 +79,7 @@ def replay_recording(
 
 
 class _Recording:
-    """The entries of a file one by one, and, once they have been read, what else was in it."""
+    """The entries of a file one by one, and what else was in it, as far as it has been read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -102,7 +102,7 @@ class _Recording:
 
     def _note(self, message: Recorded, content: dict[str, Any]) -> None:
         if message.topic == "fused":
-            self.decisions[content["tick"]] = decided(content)
+            self.decisions[content["tick"]] = comparable(content)
         elif message.topic == "recorder":
             self._lost = content["lost"]
 
@@ -123,8 +123,8 @@ class _Pace:
             return
         if self._origin is None:
             self._origin = (at_ns, time.monotonic())
-        began_ns, began_s = self._origin
-        time.sleep(max(0.0, began_s + (at_ns - began_ns) / 1e9 / self._speed - time.monotonic()))
+        start_ns, start_s = self._origin
+        time.sleep(max(0.0, start_s + (at_ns - start_ns) / 1e9 / self._speed - time.monotonic()))
 
 
 def _publish(sender: DecisionSender, result: Replayed) -> None:

@@ -1,4 +1,4 @@
-"""Serving the live page from a command: where it listens, what is said about it, and whether a browser is opened."""
+"""Serving the live page from a command: its address, its token, and the browser that shows it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.client import Client
+from runtime.transport.endpoints import is_loopback
 
 if TYPE_CHECKING:
     from runtime.view.feed import NodeFeed
@@ -26,9 +27,9 @@ class PageOptions:
 
     Attributes:
         host: address to listen on.
-        port: None: :data:`DEFAULT_PORT`, or any free one where that is taken.
-        token: needed to read; None: a random one where the host needs one.
-        browser: open a browser, if there is a display.
+        port: to listen on; None takes :data:`DEFAULT_PORT`, or any free one if that is taken.
+        token: needed to read the page; None takes a random one if the host needs one.
+        browser: whether to open a browser, if there is a display.
     """
 
     host: str = "127.0.0.1"
@@ -51,7 +52,7 @@ def serving_page(
     switches: SensorSwitches | None = None,
     commentary: Commentary | None = None,
 ) -> Iterator[NodeFeed]:
-    """Serve the page of a node, say where, and open it in a browser if there is a display.
+    """Serve the page of a node, tell the user its address, and open it in a browser if there is a display.
 
     Args:
         client: of the node, subscribed to ``fused``, ``health`` and ``statistics``; closed at the end.
@@ -62,7 +63,7 @@ def serving_page(
 
     Raises:
         MissingExtraError: the ``view`` extra is not installed.
-        AccessError: a bad token.
+        AccessError: a token that is too short or has other characters than printable ASCII.
         PageError: the address cannot be listened on.
     """
     from afterimage import __version__
@@ -70,9 +71,8 @@ def serving_page(
 
     try:
         page = import_extra("runtime.view.page", "the live page")
-        access = import_extra("runtime.view.access", "the live page")
         token = options.token
-        if token is None and not access.is_loopback(options.host):
+        if token is None and not is_loopback(options.host):
             token = secrets.token_urlsafe(24)
         port = options.port if options.port is not None else _free_port(options.host)
         opened = page.open_page(
@@ -94,14 +94,14 @@ def serving_page(
                 "//[::]:", f"//{socket.gethostname()}:"
             )
         say(f"live page: {link}")
-        # The link with a token is for the terminal alone: a browser's command line can be read by other users.
+        # A link with a token is only printed: other users could read it in the command line of a browser.
         if options.browser and token is None and has_display():
             webbrowser.open(link)
         yield feed
 
 
 def _free_port(host: str) -> int:
-    """The default port, or 0 (any) where something listens there already."""
+    """The default port, or 0 (any free one) if something listens there already."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -24,8 +24,8 @@ from runtime.record.replayer import replay_freely
 from runtime.rig import Rig, load_rig
 from runtime.signals.faults import Fault, FaultSchedule
 from runtime.signals.moments import MomentSource
+from runtime.signals.opening import open_source
 from runtime.signals.playback import Playback, plan_for
-from runtime.signals.sources import open_source
 from runtime.wire import HealthEvent, JournalEntry, encode_frame
 
 START_NS = 10**13

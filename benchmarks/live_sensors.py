@@ -160,9 +160,7 @@ def run(bundle: Path, seconds: float) -> dict[str, Any]:
         try:
             with (
                 Client(rig, endpoint=endpoints.decisions) as client,
-                Supervisor(
-                    rig, endpoints.frames, say=lambda text: print(text, file=sys.stderr)
-                ) as supervisor,
+                Supervisor(rig, endpoints.frames) as supervisor,
             ):
                 watch = Watch(client, supervisor)
                 started = watch.until(watch.all_live, 60)

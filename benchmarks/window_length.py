@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from runtime.signals.moments import MomentSource
-from runtime.signals.sources import open_source
+from runtime.signals.opening import open_source
 from trainers.data.sampler import BatchSampler
 from trainers.data.windows import evaluation_windows
 from trainers.evaluation.supervised import ReferenceClassifier, accuracy, train_classifier

@@ -1,1 +1,1 @@
-"""Configuration: the shipped YAML files (rigs, models, targets) and the one way all of them are read and checked."""
+"""Configuration: the shipped YAML files (rigs, models, targets), how they are read, and the root of all errors."""

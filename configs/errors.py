@@ -1,4 +1,4 @@
-"""The root of all errors of Afterimage, and what an optional library that is not installed is answered with."""
+"""The root of all errors of Afterimage, and the error for an optional library that is not installed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from types import ModuleType
 
 
 class AfterimageError(Exception):
-    """Something that a user can mend; the message names the thing, what was expected, what came, and what to do.
+    """An error that a user can mend; the message names the thing, what was expected, what came, and what to do.
 
-    The command line shows it as one line and ends with code 2. Anything else that is raised is a fault of ours.
+    The command line shows it as one line and ends with code 2. Any other error is a fault of the program.
     """
 
 
@@ -35,15 +35,15 @@ _EXTRAS = {
     "uvicorn": "view",
     "websockets": "view",
 }
-"""Library -> the extra that brings it."""
+"""Library -> the extra that installs it."""
 
 
 class MissingExtraError(AfterimageError):
-    """A library of an extra that is not installed; the message says what needs it, and the command that installs it."""
+    """A library of an extra is not installed; the message says what needs it, and the command that installs it."""
 
 
 def import_extra(module: str, needed_by: str) -> ModuleType:
-    """Import a library of an extra, or a module of ours that needs one.
+    """Import a library of an extra, or one of our modules that needs it.
 
     Args:
         module: to import.
@@ -51,7 +51,7 @@ def import_extra(module: str, needed_by: str) -> ModuleType:
 
     Raises:
         MissingExtraError: the library is not installed.
-        ModuleNotFoundError: something is missing that no extra brings: a broken installation.
+        ModuleNotFoundError: a library is missing that no extra installs: the installation is broken.
     """
     try:
         return import_module(module)

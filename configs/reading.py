@@ -1,4 +1,4 @@
-"""Reading a YAML file into a strict model, with errors that list every fault: where, what was wrong, what came."""
+"""Reading a YAML file into a strict model, with errors that list every fault: its place, what is wrong, what came."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class StrictModel(BaseModel):
-    """Base of everything that is read from a file or another process: immutable, and unknown keys are refused."""
+    """Base of all that is read from a file or from another process: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,7 +27,7 @@ def shipped(kind: str) -> list[str]:
 
 
 def config_path(kind: str, name_or_path: str | Path) -> Path:
-    """Where a configuration is: the path itself if it ends in .yaml or .yml, else the shipped file of that name."""
+    """The path of a configuration: as given if it ends in .yaml or .yml, else that of the shipped file of that name."""
     path = Path(name_or_path)
     return path if path.suffix in (".yaml", ".yml") else _FOLDER / kind / f"{name_or_path}.yaml"
 
@@ -37,8 +37,8 @@ def read_yaml(path: Path, absent: str, error: type[AfterimageError]) -> Any:
 
     Args:
         path: of the file.
-        absent: what to say if there is no such file.
-        error: class of what is raised.
+        absent: the message if there is no such file.
+        error: class of the error to raise.
 
     Raises:
         error: no such file, or not YAML.
@@ -52,7 +52,7 @@ def read_yaml(path: Path, absent: str, error: type[AfterimageError]) -> Any:
 
 
 def validated(raw: Any, model: type[Model], where: Path, error: type[AfterimageError]) -> Model:
-    """A model made of what a file held.
+    """The content of a file as a model.
 
     Raises:
         error: an unknown key or a value of the wrong kind; every fault is listed with what came.

@@ -12,6 +12,7 @@ Example::
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from types import TracebackType
 
 import zmq
 
+from configs.errors import AfterimageError
+from runtime.logs import ThrottleFilter, throttled
 from runtime.rig import Rig, load_rig
 from runtime.transport.endpoints import default_endpoints
 from runtime.transport.keys import Keys
@@ -41,16 +44,22 @@ from runtime.wire import (
 )
 
 _LONGEST_POLL_MS = 1000
+_LOG = logging.getLogger("afterimage.client")
+_LOG.addFilter(ThrottleFilter())  # the client runs in programs that do not use our log handler
+
+
+class TopicError(AfterimageError, ValueError):
+    """A topic that the rig's node does not publish; the message lists those that exist."""
 
 
 class Client:
-    """Reads what a rig's node publishes; the node need not be there yet, and may come back while it is read.
+    """Reads what a rig's node publishes. The node need not be there yet, and may be restarted meanwhile.
 
-    Messages wait in a bounded queue: a client that does not keep up loses some, and :attr:`lost` says how
-    many decisions.
+    Messages wait in a bounded queue. A client that does not keep up loses some of them; :attr:`lost` counts the
+    decisions among those.
 
     Attributes:
-        lost: decisions that were published while connected but did not arrive, or missed their tick.
+        lost: decisions that did not arrive: the client did not keep up, or the node missed their tick.
         refused: messages that did not follow the protocol.
     """
 
@@ -76,8 +85,9 @@ class Client:
 
         Raises:
             RigError: no such rig.
-            EndpointError: an endpoint that is not allowed, or keys that cannot be used.
-            ValueError: an unknown topic.
+            EndpointError: an endpoint that is not allowed.
+            KeysError: keys that cannot be used.
+            TopicError: an unknown topic.
         """
         self.rig = rig if isinstance(rig, Rig) else load_rig(rig)
         self._topics = {self._check(t) for t in topics}
@@ -92,20 +102,20 @@ class Client:
         )
 
     def subscribe(self, *topics: str) -> None:
-        """Read these topics too, from now on; for the thread that reads.
+        """Read these topics too, from now on; call it in the thread that reads.
 
         Raises:
-            ValueError: an unknown topic.
+            TopicError: an unknown topic.
         """
         for name in {self._check(t) for t in topics} - self._topics:
             self._receiver.socket.setsockopt(zmq.SUBSCRIBE, name)
             self._topics.add(name)
 
     def unsubscribe(self, *topics: str) -> None:
-        """No longer read these topics; for the thread that reads.
+        """Stop reading these topics; call it in the thread that reads.
 
         Raises:
-            ValueError: an unknown topic.
+            TopicError: an unknown topic.
         """
         for name in {self._check(t) for t in topics} & self._topics:
             self._receiver.socket.setsockopt(zmq.UNSUBSCRIBE, name)
@@ -164,12 +174,12 @@ class Client:
         """The bytes of a topic that exists in this rig.
 
         Raises:
-            ValueError: it does not; the message lists what exists.
+            TopicError: it does not.
         """
         name = topic.encode()
         observed = [t(m) for m in self.rig.modality_names for t in (imputed_topic, best_topic)]
         if name not in (FUSED, HEALTH, STATISTICS, IMPUTED_PREFIX, BEST_PREFIX, *observed):
-            raise ValueError(
+            raise TopicError(
                 f"topic {topic!r} is not one of fused, health, imputed/<modality>, best/<modality>, statistics "
                 f"with the modalities {list(self.rig.modality_names)}"
             )
@@ -179,22 +189,24 @@ class Client:
         """Decode one message; None if it is malformed or matched a subscription only by its prefix."""
         try:
             message = decode_output(parts)
-        except WireError:
+        except WireError as e:
             self.refused += 1
+            text = "a message of the node of rig %s was refused: %s"
+            _LOG.warning(text, self.rig.name, e, extra=throttled(f"refused {self.rig.name} {e.reason}"))
             return None
         if isinstance(message, Decision):
             self._count_lost(message)
-        elif isinstance(message, Observation) and not self._wants(bytes(parts[0])):
+        elif isinstance(message, Observation) and not self._subscribed(bytes(parts[0])):
             return None
         return message
 
-    def _wants(self, topic: bytes) -> bool:
+    def _subscribed(self, topic: bytes) -> bool:
         prefix = topic[: topic.index(b"/") + 1]
         return topic in self._topics or prefix in self._topics
 
     def _count_lost(self, decision: Decision) -> None:
         last, self._last = self._last, decision
-        # A node that was started again counts its ticks from 0: later deadline, lower number.
+        # A lower number comes from a node that was started again: it counts its ticks from 0.
         if last is not None and decision.tick > last.tick:
             self.lost += decision.tick - last.tick - 1
 

@@ -14,12 +14,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.core.quality import measure, thresholds_from
 from trainers.calibration import calibrate, fit_imputation_scale, fit_reliability, validation_evidence
-from trainers.configuration import ModelConfig, load_model_config
+from trainers.configuration import ConfigurationError, ModelConfig, load_model_config
 from trainers.data.pairing_record import save_pairing_record
 from trainers.data.sampler import Batch, BatchSampler
 from trainers.data.windows import ExampleSource, Source, Windows, evaluation_windows, examples_of
 from trainers.export import export_bundle
-from trainers.loop import Trainer
+from trainers.loop import Trainer, TrainingError
 from trainers.systems.build import build_system
 
 GOLDEN_ROWS = 4
@@ -64,14 +64,25 @@ def train(
     changes = dict(changes or {}) | ({} if seed is None else {"seed": seed})
     config = load_model_config(system, changes)
     torch.set_num_threads(config.torch_threads)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(json.dumps(config.model_dump(mode="json"), indent=1))
-    if not isinstance(source, ExampleSource):
-        save_pairing_record(source, out / "pairing.json")
-    model = build_system(config, source.rig, len(source.classes))
-    sampler = BatchSampler(
-        source, config.window_lengths, "train", config.batch_size, config.seed, config.missingness
-    )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.json").write_text(json.dumps(config.model_dump(mode="json"), indent=1))
+        if not isinstance(source, ExampleSource):
+            save_pairing_record(source, out / "pairing.json")
+    except OSError as e:
+        raise TrainingError(
+            f"{out}: the run cannot be written ({e.strerror}); make that folder writable or choose another --out"
+        ) from e
+    try:
+        model = build_system(config, source.rig, len(source.classes))
+        sampler = BatchSampler(
+            source, config.window_lengths, "train", config.batch_size, config.seed, config.missingness
+        )
+    except (
+        KeyError,
+        ValueError,
+    ) as e:  # what only shows against the rig: windows, networks, pairs of modalities
+        raise ConfigurationError(f"model {config.name!r}: {e.args[0]}") from e
     batches = validation_batches(source, config)
     sample = _training_windows(source, config)
     for name, windows in sample.items():

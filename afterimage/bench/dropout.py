@@ -39,7 +39,7 @@ from runtime.core import quality
 from runtime.core.pipeline import Pipeline
 from runtime.rig import Rig
 from runtime.signals.faults import APPLIES_TO, Fault, FaultInjector, FaultSchedule
-from runtime.signals.sources import open_source
+from runtime.signals.opening import open_source
 from runtime.wire import HealthEvent, encode_frame
 
 NS = 1_000_000_000

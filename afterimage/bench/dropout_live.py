@@ -17,7 +17,8 @@ from engines.opening import open_session
 from runtime.client import Client
 from runtime.node.node import Node
 from runtime.rig import Rig
-from runtime.sensors.process import spawn_sensors
+from runtime.rig.source_options import SyntheticOptions
+from runtime.sensors.supervisor import Supervisor
 from runtime.signals.faults import Fault, FaultSchedule
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision, HealthEvent
@@ -55,8 +56,12 @@ def measure_live(bundle: Path, rig: Rig, rounds: int, seed: int, say: Say) -> di
         with (
             Node(rig, session, endpoints) as node,
             Client(rig, endpoint=endpoints.decisions) as client,
-            spawn_sensors(
-                rig.modality_names, endpoints.frames, data="synthetic", source_seed=seed, faults=schedule
+            Supervisor(
+                rig.with_source(SyntheticOptions(seed=seed)),
+                endpoints.frames,
+                faults=schedule,
+                restart=False,
+                together=True,
             ) as sensors,
         ):
             thread = threading.Thread(target=node.run, args=(stop,))

@@ -35,7 +35,7 @@ from engines.session import Session
 from runtime.client import Client
 from runtime.node.node import Node
 from runtime.rig import Rig, load_rig
-from runtime.signals.sources import open_source
+from runtime.signals.opening import open_source
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import HIGH_WATER_MARK, FrameSender
 from runtime.wire import FUSED, Observation, Reason

@@ -1,13 +1,13 @@
-"""Options that several subcommands share, and the one-line error for an extra that is not installed."""
+"""Options that several subcommands share, and how their values are read."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from configs.errors import AfterimageError
 
 if TYPE_CHECKING:
     from runtime.transport.keys import Keys
@@ -32,7 +32,8 @@ KeysOption = Annotated[
     str | None,
     typer.Option(
         "--keys",
-        help="Own key pair, by name or secret file, for TCP; needed beyond this machine. See `afterimage keys`.",
+        help="Own key pair (its name, or its secret file) for endpoints on TCP; needed beyond this machine. See "
+        "`afterimage keys`.",
     ),
 ]
 ServerKeyOption = Annotated[
@@ -41,19 +42,9 @@ ServerKeyOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 
-_EXTRAS = {
-    "torch": "train",
-    "torchaudio": "train",
-    "safetensors": "train",
-    "onnx": "train",
-    "matplotlib": "plot",
-    "psutil": "bench",
-    "ezmsg": "bench",
-}
-
 
 def data_name(data: Path | None, synthetic: bool) -> Literal["recorded", "synthetic", "auto"]:
-    """Which source the options ask for; naming a folder and ``--synthetic`` together is a mistake."""
+    """The source that the options ask for; ``--data`` and ``--synthetic`` exclude each other."""
     if synthetic and data is not None:
         raise typer.BadParameter("give --data DIR or --synthetic, not both")
     return "synthetic" if synthetic else "recorded" if data is not None else "auto"
@@ -63,36 +54,32 @@ def read_keys(keys: str | None, server_key: str | None) -> Keys | None:
     """The keys that ``--keys`` and ``--server-key`` name; None if none are.
 
     Raises:
-        KeysError: they cannot be used.
+        KeysError: the keys cannot be used.
     """
     if keys is None:
         if server_key is not None:
-            raise typer.BadParameter("--server-key needs --keys beside it: both sides show who they are")
+            raise typer.BadParameter("--server-key needs --keys as well: both sides prove who they are")
         return None
     from runtime.transport.keys import load_keys
 
     return load_keys(keys, server_key)
 
 
-def import_optional(module: str) -> ModuleType:
-    """Import a module that may need an extra; a missing one ends the command with the line that installs it."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as e:
-        missing = (e.name or "").split(".")[0]
-        extra = _EXTRAS.get(missing)
-        if extra is None:
-            raise
-        typer.echo(
-            f"afterimage: {missing} is not installed; run: pip install 'afterimage[{extra}]'", err=True
-        )
-        raise typer.Exit(2) from e
+class ResultFileError(AfterimageError):
+    """The file for a result cannot be written; the message names it."""
 
 
 def write_json(path: Path, text: str) -> None:
-    """Write JSON text to a file, or to stdout where the path is ``-``."""
+    """Write JSON text to a file, or to stdout where the path is ``-``.
+
+    Raises:
+        ResultFileError: the file cannot be written.
+    """
     if str(path) == "-":
         typer.echo(text)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    except OSError as e:
+        raise ResultFileError(f"--json {path}: cannot be written ({e.strerror}); name another file") from e

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from afterimage.cli.arguments import JsonOption, import_optional, write_json
+from afterimage.cli.arguments import JsonOption, write_json
 from afterimage.cli.bench_dropout import dropout
 from afterimage.cli.bench_latency import latency
 from afterimage.cli.bench_model import ModelArgument, model_folders
 from afterimage.cli.bench_soak import soak
 from afterimage.cli.bench_throughput import throughput
+from configs.errors import import_extra
 
 bench = typer.Typer(help="Measure what this machine can do.", no_args_is_help=True)
 bench.command("latency")(latency)
@@ -61,7 +62,7 @@ def engines(
     from afterimage.bench.engine_latency import QUICK, Effort, measure_engines
     from afterimage.bench.report import summary, tables, with_floors, with_ratios
 
-    drawing = import_optional("afterimage.bench.plot") if plot is not None else None
+    drawing = import_extra("afterimage.bench.plot", "the picture") if plot is not None else None
     bundle, checkpoint = model_folders(model)
     with Progress(transient=True, console=Console(stderr=True)) as bar:
         task = bar.add_task("preparing", total=1.0)

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from afterimage.cli.arguments import JsonOption, SeedOption, import_optional, write_json
+from afterimage.cli.arguments import JsonOption, SeedOption, write_json
 from afterimage.cli.bench_model import ModelArgument, model_folders
+from configs.errors import import_extra
 
 
 def dropout(
@@ -44,7 +45,7 @@ def dropout(
     from engines.bundle import load_manifest
     from runtime.rig import load_rig
 
-    drawing = import_optional("afterimage.bench.dropout_plot") if plot is not None else None
+    drawing = import_extra("afterimage.bench.dropout_plot", "the picture") if plot is not None else None
     bundle, _ = model_folders(model)
     plan = replace(QUICK if quick else DropoutPlan(), seed=seed)
     manifest = load_manifest(bundle)

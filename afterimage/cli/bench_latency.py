@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from afterimage.cli.arguments import JsonOption, RigOption, import_optional, write_json
+from afterimage.cli.arguments import JsonOption, RigOption, write_json
 from afterimage.cli.bench_model import ModelArgument, model_folders
+from configs.errors import import_extra
 
 
 def latency(
@@ -35,7 +36,7 @@ def latency(
 
     from runtime.rig import load_rig
 
-    report_module = import_optional("afterimage.bench.latency_report")
+    report_module = import_extra("afterimage.bench.latency_report", "the latency benchmark")
     bundle, _ = model_folders(model)
     console = Console(stderr=True)
     with console.status("preparing") as status:

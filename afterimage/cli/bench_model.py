@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from afterimage.cli.arguments import import_optional
+from configs.errors import import_extra
 
 KNOWN_RUNS = ("runs/demo-svae", "runs/svae", "runs/bench-svae")
 """Where a trained run is looked for, in this order; the last is where one is trained."""
@@ -48,9 +48,9 @@ def model_folders(model: Path | None) -> tuple[Path, Path | None]:
 
 
 def _train() -> Path:
-    from runtime.signals.sources import open_source
+    from runtime.signals.opening import open_source
 
-    training = import_optional("trainers.training")
+    training = import_extra("trainers.training", "training")
     out = Path(KNOWN_RUNS[-1])
     typer.echo(
         f"no trained model in {', '.join(KNOWN_RUNS)}: training one on the synthetic rig for "

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from afterimage.cli.arguments import JsonOption, SeedOption, import_optional, write_json
+from afterimage.cli.arguments import JsonOption, SeedOption, write_json
 from afterimage.cli.bench_model import ModelArgument, model_folders
+from configs.errors import import_extra
 
 
 def soak(
@@ -39,7 +40,7 @@ def soak(
     from afterimage.bench.soak import SoakPlan, run_soak
     from afterimage.bench.soak_report import summary, tables
 
-    drawing = import_optional("afterimage.bench.soak_plot") if plot is not None else None
+    drawing = import_extra("afterimage.bench.soak_plot", "the picture") if plot is not None else None
     bundle, _ = model_folders(model)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True, console=Console(stderr=True)) as bar:

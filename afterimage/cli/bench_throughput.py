@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from afterimage.cli.arguments import JsonOption, import_optional, write_json
+from afterimage.cli.arguments import JsonOption, write_json
 from afterimage.cli.bench_model import ModelArgument, model_folders
+from configs.errors import import_extra
 
 
 def throughput(
@@ -39,7 +40,7 @@ def throughput(
     from afterimage.bench.throughput_report import throughput_tables
     from runtime.rig import load_rig
 
-    drawing = import_optional("afterimage.bench.throughput_plot") if plot is not None else None
+    drawing = import_extra("afterimage.bench.throughput_plot", "the picture") if plot is not None else None
     bundle, _ = model_folders(model)
     with Progress(transient=True, console=Console(stderr=True)) as bar:
         task = bar.add_task("preparing", total=1.0)

@@ -1,4 +1,4 @@
-"""``afterimage bridge``: a node's decisions in other frameworks, and their data as its sensors."""
+"""``afterimage bridge``: a node's decisions for other frameworks, and their topics as its sensors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from afterimage.cli.arguments import KeysOption, RigOption, ServerKeyOption, read_keys
+from afterimage.cli.logging_options import with_logging_options
 from runtime.stopping import stop_on_signals
 
 bridge = typer.Typer(
@@ -21,13 +22,14 @@ SecondsOption = Annotated[float | None, typer.Option(help="Stop after this long.
 
 
 @bridge.command("lsl")
+@with_logging_options
 def lsl(
     rig: RigOption = "commands-4",
     endpoint: EndpointOption = None,
     control: Annotated[
         str | None,
         typer.Option(
-            help="The node's control endpoint, to measure its clock. Needed if it runs on another machine."
+            help="The node's control endpoint, to measure its clock; needed if the node is on another machine."
         ),
     ] = None,
     seconds: SecondsOption = None,
@@ -36,7 +38,7 @@ def lsl(
 ) -> None:
     """Publish decisions as two LSL streams: class probabilities with what was imputed, and markers.
 
-    LSL sends in clear to whoever asks on the network. Needs the `lsl` extra.
+    LSL sends unencrypted to whoever asks on the network. Needs the `lsl` extra.
 
     Examples:
 
@@ -46,7 +48,7 @@ def lsl(
 
     from runtime.bridges.lsl import bridge as run
     from runtime.rig import load_rig
-    from runtime.transport.control import ClockSync
+    from runtime.transport.clock_sync import ClockSync
 
     stop = stop_on_signals()
     own = read_keys(keys, server_key)
@@ -68,6 +70,7 @@ def lsl(
 
 
 @bridge.command("ros2")
+@with_logging_options
 def ros2(
     rig: RigOption = "commands-4",
     endpoint: EndpointOption = None,
@@ -76,13 +79,15 @@ def ros2(
     ] = None,
     sensor: Annotated[
         list[str] | None,
-        typer.Option(help="MODALITY=/ros/topic that is a sensor of the rig; repeatable. Default: none."),
+        typer.Option(
+            help="MODALITY=/ros/topic: a topic that feeds a sensor of the rig; repeatable. Default: none."
+        ),
     ] = None,
     seconds: SecondsOption = None,
     keys: KeysOption = None,
     server_key: ServerKeyOption = None,
 ) -> None:
-    """Publish decisions, health and pictures as ROS 2 topics, and take ROS topics as sensors; see docs/ros2.md.
+    """Publish decisions, health and observations as ROS 2 topics, and take ROS topics as sensors; see docs/ros2.md.
 
     Needs rclpy, which comes with ROS 2: source its setup file first.
 

@@ -1,4 +1,4 @@
-"""``afterimage demo``: train, then break every sensor live and show what the runtime makes of it, or let the user."""
+"""``afterimage demo``: train a model, then break every sensor live, by a script or by the user's hand."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from afterimage.cli.arguments import (
     SeedOption,
     SyntheticOption,
     data_name,
-    import_optional,
     write_json,
 )
+from configs.errors import MissingExtraError, import_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,11 +36,12 @@ def demo(
     live: Annotated[
         bool,
         typer.Option(
-            "--live", help="No script and no report: play until Ctrl-C, with a kill switch per sensor."
+            "--live",
+            help="Play until Ctrl-C with a kill switch for each sensor, instead of the script and its report.",
         ),
     ] = False,
     headless: Annotated[
-        bool, typer.Option("--headless", help="No live view and no page; a line per fault.")
+        bool, typer.Option("--headless", help="No live view and no page; print one line per fault.")
     ] = False,
     no_page: Annotated[bool, typer.Option("--no-page", help="Do not serve the live page.")] = False,
     port: Annotated[
@@ -49,15 +50,15 @@ def demo(
     json_file: JsonOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for bundle, engine and picture.")] = None,
     seed: SeedOption = 0,
-    minutes: Annotated[float, typer.Option(help="At most this long for training.")] = 3.5,
+    minutes: Annotated[float, typer.Option(help="Longest time for training.")] = 3.5,
     fault_seconds: Annotated[float, typer.Option(help="How long each fault lasts.")] = 2.0,
 ) -> None:
     """Train a model, play test recordings as four live sensors, break them one after the other, and report.
 
     Without --data the recorded packs are used if they are found ($AFTERIMAGE_DATA, ../shared/data), else the
-    synthetic rig, which needs nothing. Ends with a table, a picture and, on request, JSON. A live page shows it
-    meanwhile, in a browser if there is a display. With --live, a bundle (given, or of an earlier demo, or trained now)
-    plays until Ctrl-C, and the page has a switch that kills each sensor's process.
+    synthetic rig, which needs no files. A live page shows the run, in a browser if there is a display. It ends with a
+    table, a picture and, on request, JSON. With --live, a bundle (the given one, else that of an earlier demo, else a
+    new one) decides until Ctrl-C, and the page has a switch for each sensor that kills its process.
 
     Examples:
 
@@ -81,8 +82,8 @@ def demo(
         bundle = bundle or (earlier if (earlier / "manifest.json").is_file() else None)
         _play(system, name, data, bundle, out, seed, minutes, page, console)
         return
-    import_optional("torch")
-    import_optional("matplotlib")
+    import_extra("torch", "the demo")
+    import_extra("matplotlib", "the demo's picture")
     from afterimage.demo.run import DemoOptions, run_demo
 
     report = run_demo(
@@ -94,9 +95,8 @@ def demo(
 
 
 def _page_options(port: int | None, console: Console) -> PageOptions | None:
-    """Where the page is served; None, saying why, where its extra is not installed: the demo needs no page."""
+    """Where the page is served; None, after a line that says why, if its extra is not installed."""
     from afterimage.watching import PageOptions
-    from configs.errors import MissingExtraError, import_extra
 
     try:
         import_extra("runtime.view.page", "the live page")
@@ -117,13 +117,13 @@ def _play(
     page: PageOptions | None,
     console: Console,
 ) -> None:
-    """The live demo, after training where there is no bundle yet."""
+    """The live demo, after training if there is no bundle yet."""
     from afterimage.demo.live import run_live
-    from runtime.signals.sources import find_data_dir, open_source
+    from runtime.signals.opening import find_data_dir, open_source
 
     source = open_source(data, data_dir)
     if bundle is None:
-        import_optional("torch")
+        import_extra("torch", "training")
         from trainers.training import train
 
         console.print(f"training {system} for at most {minutes:g} minutes", highlight=False)

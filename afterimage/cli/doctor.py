@@ -20,7 +20,7 @@ def doctor(
     rig: Annotated[
         str | None,
         typer.Option(
-            help="Also open every sensor of this rig (name or file), read it, and say what is wrong."
+            help="Also open and read every sensor of this rig (name or file), and report what is wrong."
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(help="How long to read the sensors.", min=0.1)] = 2.0,
@@ -28,7 +28,7 @@ def doctor(
 ) -> None:
     """List the inference backends: which can build an engine here, which can run one, and what is missing.
 
-    Also the processor, and whether int8 can pay on it. Exit code 1 if nothing can run, or a sensor is not good.
+    Also the processor, and whether int8 is faster on it. Exit code 1 if no backend can run, or a sensor is not good.
 
     Examples:
 
@@ -86,7 +86,7 @@ def _inspected(rig: str | None, seconds: float) -> Sequence[SensorReport]:
 
 
 def sensor_table(sensors: Sequence[SensorReport]) -> Table:
-    """A row per sensor: what it gave."""
+    """A row per sensor: what was read from it."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -13,9 +13,9 @@ from afterimage.cli.arguments import (
     JsonOption,
     SyntheticOption,
     data_name,
-    import_optional,
     write_json,
 )
+from configs.errors import import_extra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,11 +51,11 @@ def evaluate(
     from afterimage.demo.report import accuracy_table
     from engines.opening import open_session
     from runtime.signals.moments import SPLITS
-    from runtime.signals.sources import open_source
+    from runtime.signals.opening import open_source
 
     if split not in SPLITS:
         raise typer.BadParameter(f"split should be one of {', '.join(SPLITS)}, got {split!r}")
-    checkpoints = import_optional("trainers.evaluation.checkpoint_evaluation")
+    checkpoints = import_extra("trainers.evaluation.checkpoint_evaluation", "evaluation")
     found = checkpoints.find_model(model)
     source = open_source(data_name(data, synthetic), data)
     if checkpoints.is_checkpoint(found):

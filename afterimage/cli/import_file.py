@@ -12,11 +12,11 @@ from afterimage.cli.arguments import RigOption
 
 def import_file(
     file: Annotated[Path, typer.Argument(help="XDF, FIF, EDF, BDF or BrainVision.", exists=True)],
-    out: Annotated[Path, typer.Argument(help="The recording (MCAP), not there yet.")],
+    out: Annotated[Path, typer.Argument(help="The recording to write (MCAP); it must not exist yet.")],
     rig: RigOption = "commands-4",
-    modality: Annotated[str, typer.Option(help="The sensor of the rig that the file stands for.")] = "eeg",
+    modality: Annotated[str, typer.Option(help="The sensor of the rig whose data the file holds.")] = "eeg",
     stream: Annotated[
-        str | None, typer.Option(help="XDF: name or type of the stream, where there are several.")
+        str | None, typer.Option(help="XDF: name or type of the stream, if the file has several.")
     ] = None,
 ) -> None:
     """Write an EEG file as a recording, through the `transform` that the rig declares for that sensor.

@@ -1,4 +1,4 @@
-"""``afterimage keys``: make CURVE keys, and say whose are admitted to a node."""
+"""``afterimage keys``: make CURVE key pairs, and list the keys that a node admits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 keys = typer.Typer(
-    help="Keys for sensors, nodes and readers on other machines: make them, and say whom a node admits.",
+    help="Make keys for nodes, sensors and readers on several machines, and choose the keys that a node admits.",
     no_args_is_help=True,
 )
 
@@ -26,17 +26,17 @@ RoleOption = Annotated[
     typer.Option(
         "--role",
         help="sensor: may publish frames. reader: may read all that a node publishes. operator: may "
-        "have a node go on with another bundle (`afterimage swap`).",
+        "change the node's bundle (`afterimage swap`).",
     ),
 ]
 
 
 @keys.command("new")
 def new(
-    name: Annotated[str, typer.Argument(help="Of the pair, such as the machine's name.")],
+    name: Annotated[str, typer.Argument(help="Name of the pair, such as the machine's.")],
     folder: FolderOption = None,
 ) -> None:
-    """Make a key pair: NAME.key, to be given to others, and NAME.key_secret, which stays here.
+    """Make a key pair: NAME.key, which you give to others, and NAME.key_secret, which stays on this machine.
 
     Examples:
 
@@ -45,13 +45,13 @@ def new(
     from runtime.transport.keys import new_keys, read_public_key
 
     public, secret = new_keys(name, folder)
-    typer.echo(f"{public}: give this one to others; it holds {read_public_key(str(public))}")
-    typer.echo(f"{secret}: stays here; whoever has it is {name!r}")
+    typer.echo(f"{public}: the public key, for others: {read_public_key(str(public))}")
+    typer.echo(f"{secret}: the secret key; keep it here, because whoever has it can act as {name!r}")
 
 
 @keys.command("list")
 def show(folder: FolderOption = None) -> None:
-    """Show the pairs here and the keys that a node with this folder admits.
+    """List the key pairs in the folder, and the keys that a node with this folder admits.
 
     Examples:
 
@@ -72,7 +72,7 @@ def show(folder: FolderOption = None) -> None:
         kind = "pair" if path.with_suffix(SECRET_SUFFIX).exists() else "public"
         typer.echo(f"  {read_public_key(str(path))}  {kind:6}  {path.stem}")
     allowed = read_allow_list(where / ALLOW_LIST_NAME).keys
-    typer.echo(f"{where / ALLOW_LIST_NAME}:" + ("" if allowed else " nobody is admitted"))
+    typer.echo(f"{where / ALLOW_LIST_NAME}:" + ("" if allowed else " no key is admitted"))
     for entry in allowed:
         typer.echo(f"  {entry.key}  {entry.role}  {entry.name}  {' '.join(entry.modalities)}".rstrip())
 
@@ -82,12 +82,13 @@ def allow(
     public: PublicArgument,
     role: RoleOption,
     modality: Annotated[
-        list[str] | None, typer.Option(help="Only this one may the sensor publish; repeatable. Default: any.")
+        list[str] | None,
+        typer.Option(help="The sensor may publish only this modality; repeatable. Default: all."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Whose key it is. Default: the file's name.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for the list. Default: the file's name.")] = None,
     folder: FolderOption = None,
 ) -> None:
-    """Admit a key, as a sensor, a reader or an operator; a running node follows within a second.
+    """Admit a key as a sensor, a reader or an operator; a running node follows within a second.
 
     Examples:
 
@@ -111,29 +112,31 @@ def allow(
     path = where / ALLOW_LIST_NAME
     write_allow_list(path, read_allow_list(path).with_key(entry))
     typer.echo(
-        f"{path}: {label or key} may come in as {role}{' of ' + ', '.join(modality) if modality else ''}"
+        f"{path}: {label or key} is admitted as {role}{' of ' + ', '.join(modality) if modality else ''}"
     )
 
 
 @keys.command("revoke")
 def revoke(
     public: PublicArgument,
-    role: Annotated[str | None, typer.Option(help="Only as this. Default: altogether.")] = None,
+    role: Annotated[str | None, typer.Option(help="Revoke only this role. Default: all.")] = None,
     folder: FolderOption = None,
 ) -> None:
-    """No longer admit a key; a running node cuts it off within about a second.
+    """Stop admitting a key; a running node disconnects it within about a second.
 
-    PUBLIC may also be the name that `keys list` shows in the allow-list.
+    The key may also be given by the name that `afterimage keys list` shows in the allow-list.
 
     Examples:
 
       afterimage keys revoke head-camera.key
     """
-    from runtime.transport.allow_list import read_allow_list, write_allow_list
+    from typing import cast, get_args
+
+    from runtime.transport.allow_list import Role, read_allow_list, write_allow_list
     from runtime.transport.keys import ALLOW_LIST_NAME, KeysError, default_folder, read_public_key
 
-    if role not in ("sensor", "reader", None):
-        raise typer.BadParameter(f"--role takes sensor or reader, got {role!r}")
+    if role is not None and role not in get_args(Role):
+        raise typer.BadParameter(f"--role takes {', '.join(get_args(Role))}, got {role!r}")
     where = folder or default_folder()
     path = where / ALLOW_LIST_NAME
     before = read_allow_list(path)
@@ -141,10 +144,10 @@ def revoke(
     if len(named) > 1:
         raise KeysError(f"{path}: {len(named)} keys are named {public!r}; give the key itself")
     key = named.pop() if named else read_public_key(public, folder=where)
-    after = before.without_key(key, role)  # type: ignore[arg-type]  # checked above
+    after = before.without_key(key, cast("Role | None", role))
     if after == before:
         raise KeysError(
             f"{path}: key {key!r} is not in it{' as ' + role if role else ''}; see `afterimage keys list`"
         )
     write_allow_list(path, after)
-    typer.echo(f"{path}: {public} may not come in{' as ' + role if role else ''} any more")
+    typer.echo(f"{path}: {public} is no longer admitted{' as ' + role if role else ''}")

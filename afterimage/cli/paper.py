@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from afterimage.cli.arguments import JsonOption, import_optional, write_json
+from afterimage.cli.arguments import JsonOption, write_json
+from configs.errors import import_extra
 
 PROTOCOL_NAMES = (
     "multimnist", "mnist-split-2", "mnist-split-3", "mnist-transpose", "fashion-mnist", "mnist-speech", "rgbd-5pct",
@@ -59,10 +60,10 @@ def paper(
 
       afterimage paper rgbd-5pct --budget smoke --json -
     """
+    from runtime.signals.opening import find_data_dir
     from runtime.signals.packs import PackError
-    from runtime.signals.sources import find_data_dir
 
-    runner = import_optional("trainers.papers.runner")
+    runner = import_extra("trainers.papers.runner", "the papers' tables")
     folder = find_data_dir(data)
     if folder is None:
         raise PackError(

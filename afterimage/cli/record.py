@@ -1,4 +1,4 @@
-"""``afterimage record``: write what a node takes in and decides to an MCAP file."""
+"""``afterimage record``: write what a node receives and decides to an MCAP file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.stopping import stop_on_signals
 
 def record(
     out: Annotated[
-        Path | None, typer.Argument(help="The file, not there yet. Default: RIG-DATE-TIME.mcap here.")
+        Path | None, typer.Argument(help="A new file. Default: RIG-DATE-TIME.mcap in this folder.")
     ] = None,
     rig: RigOption = "commands-4",
     endpoint: Annotated[
@@ -21,7 +21,7 @@ def record(
     ] = None,
     observations: Annotated[
         bool,
-        typer.Option("--observations", help="Also what the node imputes: it then decodes on every tick."),
+        typer.Option("--observations", help="Record observations too; the node then decodes on every tick."),
     ] = False,
     seconds: Annotated[
         float | None, typer.Option(help="Stop after this long. Default: until Ctrl-C.")
@@ -31,10 +31,10 @@ def record(
 ) -> None:
     """Record a node's frames, health and decisions to MCAP, which any MCAP reader opens.
 
-    It may be started while the node runs. A recording that is to be replayed to the bit has to begin with the node:
-    `afterimage run --record FILE`. Killed at any time, the file is good up to its last chunk.
+    It may start while the node runs. Only a recording that begins with the node replays bit for bit:
+    `afterimage run --record FILE`. If this process is killed, the file is readable up to its last chunk.
 
-    Exit code 1 if nothing came.
+    Exit code 1 if no message came.
 
     Examples:
 
@@ -74,5 +74,7 @@ def record(
     received, lost = sum(writer.received.values()), sum(writer.lost.values())
     typer.echo(f"{path}: {received} messages, {lost} lost", err=True)
     if not received:
-        typer.echo("afterimage: nothing came; is a node running? start one with `afterimage run`", err=True)
+        typer.echo(
+            "afterimage: no message came; is a node running? start one with `afterimage run`", err=True
+        )
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""``afterimage replay``: run a recording again, exactly or with other faults, another bundle, another fill policy."""
+"""``afterimage replay``: replay a recording, exactly or with faults, another bundle or another fill policy."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ def replay(
         list[Path] | None,
         typer.Option(
             "--then",
-            help="A bundle that the node went on with (`afterimage swap`); repeat it where there were several.",
+            help="A bundle that the node changed to during the recording (`afterimage swap`). Repeat it for several.",
             exists=True,
         ),
     ] = None,
     free: Annotated[
         bool,
-        typer.Option(
-            "--free", help="Repeat only the frames, not the recorded timing of the node's own work."
-        ),
+        typer.Option("--free", help="Repeat only the frames, not the recorded timing of the node's work."),
     ] = False,
     faults: Annotated[
         Path | None,
@@ -41,7 +39,7 @@ def replay(
     ] = None,
     speed: Annotated[
         float | None,
-        typer.Option(help="1: as recorded; 2: twice as fast. Default: as fast as it goes.", min=0.01),
+        typer.Option(help="1: as recorded; 2: twice as fast. Default: as fast as possible.", min=0.01),
     ] = None,
     publish: Annotated[
         bool,
@@ -49,15 +47,17 @@ def replay(
     ] = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Run the frames of a recording through the node's own pipeline, and compare its decisions with the recorded ones.
+    """Replay a recording through the node's own pipeline, and compare its decisions with the recorded ones.
 
-    With the same bundle and backend, a recording made by `afterimage run --record` gives bit-equal decisions.
+    With the same bundles and backend, a recording made by `afterimage run --record` gives bit-equal decisions.
 
-    Exit code 1 if an exact replay decided anything differently.
+    Exit code 1 if an exact replay gave a different decision.
 
     Examples:
 
       afterimage replay session.mcap runs/svae/bundle
+
+      afterimage replay session.mcap runs/svae/bundle --then runs/associators/bundle
 
       afterimage replay session.mcap runs/svae/bundle --faults pull-the-camera.yaml --speed 1 --publish
     """

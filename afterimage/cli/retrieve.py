@@ -14,9 +14,9 @@ from afterimage.cli.arguments import (
     SeedOption,
     SyntheticOption,
     data_name,
-    import_optional,
     write_json,
 )
+from configs.errors import import_extra
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,11 +50,11 @@ def retrieve(
 
     from engines.opening import open_session
     from runtime.signals.moments import SPLITS
-    from runtime.signals.sources import open_source
+    from runtime.signals.opening import open_source
 
     if split not in SPLITS:
         raise typer.BadParameter(f"split should be one of {', '.join(SPLITS)}, got {split!r}")
-    evaluation = import_optional("trainers.evaluation.retrieval")
+    evaluation = import_extra("trainers.evaluation.retrieval", "retrieval")
     recordings = open_source(data_name(data, synthetic), data)
     with open_session(bundle) as session:
         result = evaluation.retrieve_moments(

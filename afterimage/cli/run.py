@@ -18,28 +18,31 @@ def run(
     rig: Annotated[
         list[str],
         typer.Option(
-            help="A shipped rig's name, or a YAML file. Several, each with a --rig of its own, share the node: windows "
-            "are encoded in batches.",
+            help="A shipped rig's name, or a YAML file. Repeat it for several rigs that share the node; "
+            "their windows are encoded in batches.",
         ),
     ] = ["commands-4"],  # noqa: B006 - typer reads it, nobody changes it
     compare: Annotated[
-        str, typer.Option(help="Other fill policies to decide by on every tick, with commas: hold,zero.")
+        str,
+        typer.Option(
+            help="Further fill policies to decide by on every tick, separated by commas: hold,zero."
+        ),
     ] = "",
     frames: Annotated[str | None, typer.Option(help="Endpoint that sensors connect to.")] = None,
     decisions: Annotated[str | None, typer.Option(help="Endpoint that clients connect to.")] = None,
     control: Annotated[
-        str | None, typer.Option(help="Endpoint where sensors with clocks of their own ask for the time.")
+        str | None, typer.Option(help="Endpoint where sensors measure their clocks and commands come in.")
     ] = None,
     seconds: Annotated[
         float | None, typer.Option(help="Stop after this long. Default: until Ctrl-C.")
     ] = None,
     record: Annotated[
-        Path | None, typer.Option(help="Record from the first message on to this MCAP file, not there yet.")
+        Path | None, typer.Option(help="Record from the first message on, to this new MCAP file.")
     ] = None,
     keys: KeysOption = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Run the node of a rig: take frames in, watch every sensor's health, publish one fused decision per tick.
+    """Run the node of a rig: receive frames, judge every sensor's health, publish one fused decision per tick.
 
     Examples:
 
@@ -85,11 +88,6 @@ def run(
         ) as node,
         recording(node, rig[0], record, keys) if record is not None else nullcontext(),
     ):
-        typer.echo(
-            f"rig {', '.join(r.name for r in loaded)}, bundle {session.bundle_hash} on {session.backend}: "
-            f"frames {endpoints.frames}, decisions {endpoints.decisions}",
-            err=True,
-        )
         until = None if seconds is None else time.monotonic_ns() + round(seconds * 1e9)
         statistics = node.run(stop, until_ns=until)
     if json_file is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -16,13 +17,15 @@ from afterimage.cli.arguments import (
     SyntheticOption,
     data_name,
 )
-from runtime.stopping import stop_on_signals
+from runtime.stopping import StopEvent, stop_on_signals
 
 if TYPE_CHECKING:
-    from runtime.rig import Rig
+    from runtime.rig.source_options import SyntheticOptions
     from runtime.sensors.capture_process import RemoteNode
-    from runtime.signals.faults import FaultSchedule
+    from runtime.sensors.supervisor import Supervisor
     from runtime.signals.moments import Split
+
+_LOOK_S = 0.1
 
 
 def sense(
@@ -53,8 +56,9 @@ def sense(
 ) -> None:
     r"""Run the sensors of a rig, one process each, until Ctrl-C.
 
-    A rig whose sensors have a `source` reads real ones: cameras, microphones, LSL and more (docs/sensors.md). Any other
-    plays recorded or synthetic signals at their native rates; --data, --synthetic, --seed and --split are for those.
+    Sensors with a `source` in the rig file are real ones: cameras, microphones, LSL and more (docs/sensors.md). A rig
+    without any source plays recorded or synthetic signals at their native rates; --data, --synthetic, --seed and
+    --split are for those.
 
     Examples:
 
@@ -64,7 +68,7 @@ def sense(
 
       afterimage sense --modality rgb --modality depth --faults faults.yaml
 
-      afterimage sense --rig my-rig.yaml --endpoint tcp://robot:5555 --control tcp://robot:5557 \\
+      afterimage sense --rig my-rig.yaml --endpoint tcp://robot:5555 --control tcp://robot:5557 \
         --keys desk --server-key robot
     """
     from runtime.rig import load_rig
@@ -78,25 +82,37 @@ def sense(
     schedule = load_schedule(faults) if faults else None
     remote = _remote(control, keys, server_key)
     wanted = [loaded.sensor(m).modality for m in modality] if modality else list(loaded.modality_names)
-    if any(s.source is not None for s in loaded.sensors):
-        if asked != "auto":
-            raise typer.BadParameter(
-                f"--data and --synthetic are for rigs without sources; in rig {loaded.name!r} give them as options of "
-                "`source: {kind: synthetic}`"
-            )
-        _run(loaded, wanted, endpoint, remote, schedule, seconds, restart)
-    elif remote is not None:
+    playing = all(s.source is None for s in loaded.sensors)
+    action = "sensing"
+    if playing:
+        moments = _moments(asked, data, cast("Split", split), seed)
+        loaded, action = loaded.with_source(moments), f"playing {moments.data}"
+    elif asked != "auto":
         raise typer.BadParameter(
-            f"rig {loaded.name!r} names no sources; to play to another machine give its sensors "
-            "`source: {kind: synthetic}` or another"
+            f"--data and --synthetic are for rigs without sources; in rig {loaded.name!r} give them as options of "
+            "`source: {kind: synthetic}`"
         )
-    else:
-        folder = None if asked == "synthetic" else _data_dir(data)
-        _play(loaded, wanted, endpoint, folder, cast("Split", split), seed, schedule, seconds)
+    from runtime.sensors.supervisor import Supervisor
+    from runtime.transport.endpoints import default_endpoints
+
+    stop = stop_on_signals()
+    with Supervisor(
+        loaded,
+        endpoint or default_endpoints(loaded.name).frames,
+        modalities=wanted,
+        remote=remote,
+        faults=schedule,
+        restart=restart,
+        together=playing,
+    ) as supervisor:
+        _supervise(supervisor, f"{action} {', '.join(wanted)} for rig {loaded.name}", seconds, stop)
+        counts = supervisor.stop()
+    for name, count in counts.items():
+        typer.echo(f"{name}: {_summary(count)}", err=True)
 
 
 def _remote(control: str | None, keys: str | None, server_key: str | None) -> RemoteNode | None:
-    """What is needed of a node on another machine: all three, or none."""
+    """What is needed to reach a node on another machine: all three, or none."""
     from runtime.sensors.capture_process import RemoteNode
 
     given = {"--control": control, "--keys": keys, "--server-key": server_key}
@@ -110,83 +126,40 @@ def _remote(control: str | None, keys: str | None, server_key: str | None) -> Re
     return RemoteNode(control=control, keys=keys, server_key=server_key)
 
 
-def _data_dir(data: Path | None) -> Path | None:
-    from runtime.signals.sources import find_data_dir
+def _moments(
+    asked: Literal["recorded", "synthetic", "auto"], data: Path | None, split: Split, seed: int
+) -> SyntheticOptions:
+    """What the sensors of a rig without sources play: recorded signals where there are packs, else synthetic ones."""
+    from runtime.rig.source_options import SyntheticOptions
+    from runtime.signals.opening import find_data_dir
 
-    return find_data_dir(data)
-
-
-def _run(
-    rig: Rig,
-    modalities: list[str],
-    endpoint: str | None,
-    remote: RemoteNode | None,
-    faults: FaultSchedule | None,
-    seconds: float | None,
-    restart: bool,
-) -> None:
-    """Read the sources of a rig, and start again what dies."""
-    import time
-
-    from runtime.sensors.supervisor import Supervisor
-    from runtime.transport.endpoints import default_endpoints
-
-    def say(text: str) -> None:
-        typer.echo(text, err=True)
-
-    stop = stop_on_signals()
-    end = None if seconds is None else time.monotonic() + seconds
-    with Supervisor(
-        rig,
-        endpoint or default_endpoints(rig.name).frames,
-        modalities=modalities,
-        remote=remote,
-        faults=faults,
-        restart=restart,
-        say=say,
-    ) as supervisor:
-        say(f"sensing {', '.join(modalities)} for rig {rig.name}; Ctrl-C stops")
-        while supervisor.look() and (end is None or time.monotonic() < end) and not stop.wait(0.1):
-            pass
-        counts = supervisor.stop()
-    for name, count in counts.items():
-        published = sum(p["published"] for p in count["processes"])
-        lost = sum(sum(p["lost"].values()) for p in count["processes"])
-        say(
-            f"{name}: published {published}, lost {lost} times, process started again {count['restarts']} times"
-        )
-
-
-def _play(
-    rig: Rig,
-    modalities: list[str],
-    endpoint: str | None,
-    folder: Path | None,
-    split: Split,
-    seed: int,
-    faults: FaultSchedule | None,
-    seconds: float | None,
-) -> None:
-    """Play recorded or synthetic signals on one beat."""
-    from runtime.sensors.process import spawn_sensors
-    from runtime.transport.endpoints import default_endpoints
-
-    stop = stop_on_signals()
+    folder = None if asked == "synthetic" else find_data_dir(data)
     kind: Literal["recorded", "synthetic"] = "synthetic" if folder is None else "recorded"
-    group = spawn_sensors(
-        modalities,
-        endpoint or default_endpoints(rig.name).frames,
-        data=kind,
-        data_dir=folder,
-        split=split,
-        plan_seed=seed,
-        faults=faults,
+    return SyntheticOptions(data=kind, data_dir=folder, plan_seed=seed, split=split)
+
+
+def _supervise(supervisor: Supervisor, action: str, seconds: float | None, stop: StopEvent) -> None:
+    """Keep the sensors running until Ctrl-C, the end of the time, or the end of all of them."""
+    from runtime.core.clock import NS_PER_S
+
+    announced = False
+    while supervisor.look():
+        if (start_ns := supervisor.start_ns) is not None:
+            if not announced:
+                typer.echo(f"{action}; Ctrl-C stops", err=True)
+                announced = True
+            if seconds is not None and time.monotonic_ns() > start_ns + seconds * NS_PER_S:
+                return
+        if stop.wait(_LOOK_S):
+            return
+
+
+def _summary(count: dict[str, Any]) -> str:
+    """The counts of one sensor's processes, in words."""
+    processes = count["processes"]
+    published, silenced = (sum(p.get(key, 0) for p in processes) for key in ("published", "silenced"))
+    lost = sum(sum(p.get("lost", {}).values()) for p in processes)
+    return (
+        f"published {published}, silenced {silenced}, lost {lost} times, "
+        f"process started again {count['restarts']} times"
     )
-    with group:
-        group.start()
-        typer.echo(f"playing {kind} {', '.join(group.modalities)} to rig {rig.name}; Ctrl-C stops", err=True)
-        stop.wait(seconds)
-        counts = group.stop()
-    for processes in counts.values():
-        for c in processes:
-            typer.echo(f"{c['modality']}: published {c['published']}, silenced {c['silenced']}", err=True)

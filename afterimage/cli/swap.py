@@ -1,4 +1,4 @@
-"""``afterimage swap``: have a running node go on with another bundle."""
+"""``afterimage swap``: change the bundle of a running node."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ def swap(
     engine: Annotated[str, typer.Argument(help="A bundle or compiled engine folder on the node's machine.")],
     rig: RigOption = "commands-4",
     control: Annotated[
-        str | None, typer.Option(help="The node's control endpoint. Default: the rig's on this machine.")
+        str | None,
+        typer.Option(help="The node's control endpoint. Default: that of the rig on this machine."),
     ] = None,
     keys: KeysOption = None,
     server_key: ServerKeyOption = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for it.", min=0.1)] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the node.", min=0.1)] = 60.0,
 ) -> None:
-    """Have a running node go on with another bundle.
+    """Change the bundle of a running node, without missing a decision.
 
-    It is opened and warmed up beside the one at work, and taken over between two ticks: no decision is missed, and
-    every decision names the bundle that made it. The bundle must take the same windows. Over TCP this takes an
+    The node opens and warms up the new bundle while it decides with the old one, and changes between two ticks. Every
+    decision names the bundle that made it. The new bundle must take the same windows. Over TCP the command needs an
     operator's key: afterimage keys allow KEY --role operator
 
     Examples:
@@ -40,4 +41,4 @@ def swap(
         engine if control is not None and not control.startswith("ipc://") else str(Path(engine).absolute())
     )
     bundle = swap_bundle(endpoint, path, keys=read_keys(keys, server_key), timeout_s=timeout)
-    typer.echo(f"the node decides with bundle {bundle} now")
+    typer.echo(f"the node now decides with bundle {bundle}")

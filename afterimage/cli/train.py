@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from afterimage.cli.arguments import DataOption, SeedOption, SyntheticOption, data_name, import_optional
+from afterimage.cli.arguments import DataOption, SeedOption, SyntheticOption, data_name
+from configs.errors import import_extra
 
 
 def train(
@@ -38,9 +39,9 @@ def train(
 
       afterimage train associators --synthetic --minutes 3
     """
-    from runtime.signals.sources import open_source
+    from runtime.signals.opening import open_source
 
-    training = import_optional("trainers.training")
+    training = import_extra("trainers.training", "training")
     source = open_source(data_name(data, synthetic), data)
     out = out or Path("runs") / Path(system).stem
     bundle = training.train(system, source, out, seed=seed, minutes=minutes, resume=resume)

@@ -26,13 +26,13 @@ def watch(
     keys: KeysOption = None,
     server_key: ServerKeyOption = None,
     terminal: Annotated[
-        bool, typer.Option("--terminal", help="A live line in this terminal instead of the page.")
+        bool, typer.Option("--terminal", help="Show one live line in this terminal instead of the page.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object per line instead of the page.")
+        bool, typer.Option("--json", help="Write one JSON object per line instead of the page.")
     ] = False,
     host: Annotated[
-        str, typer.Option(help="Address that the page listens on; beyond this machine it needs a token.")
+        str, typer.Option(help="Address on which the page is served; beyond this machine it needs a token.")
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
@@ -43,7 +43,7 @@ def watch(
     token: Annotated[
         str | None,
         typer.Option(
-            help="Needed to read the page. Default: a random one beyond this machine, none on it.",
+            help="Token needed to read the page. Default: none on this machine, a random one beyond it.",
             envvar="AFTERIMAGE_TOKEN",
         ),
     ] = None,
@@ -52,7 +52,7 @@ def watch(
         float | None, typer.Option(help="Stop after this long. Default: until Ctrl-C.")
     ] = None,
 ) -> None:
-    """Show what a node decides and what it decides from: every sensor beside its imputed twin, states, latencies.
+    """Show a node's decisions and what they stand on: every sensor beside its imputation, states, latencies.
 
     Serves one page for browsers, with /metrics for Prometheus and /health. With --terminal or --json it writes each
     decision to the terminal instead. Exit code 1 if no decision came.
@@ -96,7 +96,7 @@ def _watch_in_terminal(
     *,
     as_json: bool,
 ) -> int:
-    """Write what comes; how many messages came."""
+    """Write what comes; gives the number of messages."""
     from dataclasses import asdict
 
     from rich.console import Console

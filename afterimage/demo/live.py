@@ -15,7 +15,9 @@ from afterimage.demo.node_process import NodeProcess
 from afterimage.demo.switches import ProcessSwitches
 from afterimage.watching import PageOptions, serving_page
 from runtime.client import Client
-from runtime.sensors.process import spawn_sensors
+from runtime.core.clock import NS_PER_S
+from runtime.rig.source_options import SyntheticOptions
+from runtime.sensors.supervisor import Supervisor
 from runtime.signals.moments import MomentSource
 from runtime.signals.playback import MomentPlan, plan_for
 from runtime.stopping import stop_on_signals
@@ -26,13 +28,13 @@ _CHECK_EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class Playing:
-    """What a playback and its faults say of a moment: the commentary of the page.
+    """The class and the fault that really hold at a time, for the page to show beside the decisions.
 
     Attributes:
         classes: names of the classes, in the order of the source.
         plan: what plays when.
         start_ns: when the playback began, on the clock that node and sensors share.
-        fault: what is broken on purpose, in words, a number of seconds after the start; empty for nothing.
+        fault: seconds after the start -> what is broken on purpose, in words; empty for nothing.
     """
 
     classes: tuple[str, ...]
@@ -42,14 +44,14 @@ class Playing:
 
     def at(self, node_ns: int) -> Mapping[str, str]:
         """The class that really plays, and the fault, at a time of the node's clock."""
-        said: dict[str, str] = {}
+        shown: dict[str, str] = {}
         elapsed_ns = node_ns - self.start_ns
         span = self.plan.span_at(elapsed_ns)
         if span is not None:
-            said["truth"] = self.classes[span.label]
-        if fault := self.fault(elapsed_ns / 1e9):
-            said["fault"] = fault
-        return said
+            shown["truth"] = self.classes[span.label]
+        if fault := self.fault(elapsed_ns / NS_PER_S):
+            shown["fault"] = fault
+        return shown
 
 
 def run_live(
@@ -69,7 +71,7 @@ def run_live(
         bundle: a bundle or engine folder.
         source: what the sensor processes play.
         data_dir: folder of the packs, for recorded data.
-        console: where things are said.
+        console: where progress is printed.
         seed: of the order of moments.
         page: where to serve the page; None for no page.
         seconds: end after this long.
@@ -77,7 +79,7 @@ def run_live(
 
     Raises:
         NodeError: the node did not start or died.
-        SensorProcessError: a sensor did not start or died by itself.
+        SensorProcessError: a sensor did not start; one that dies later by itself is started again.
     """
     kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     stop = stop_on_signals()
@@ -88,15 +90,9 @@ def run_live(
             node = stack.enter_context(
                 NodeProcess(bundle, source.rig, endpoints, folder, compare=("hold", "zero"))
             )
+            moments = SyntheticOptions(data=source.name, data_dir=data_dir, plan_seed=seed, split="test")
             sensors = stack.enter_context(
-                spawn_sensors(
-                    source.rig.modality_names,
-                    endpoints.frames,
-                    data=source.name,
-                    data_dir=data_dir,
-                    split="test",
-                    plan_seed=seed,
-                )
+                Supervisor(source.rig.with_source(moments), endpoints.frames, together=True)
             )
             start_ns = sensors.start()
             switches = ProcessSwitches(sensors, lambda line: console.print(f"  {line}", highlight=False))
@@ -111,7 +107,7 @@ def run_live(
             left = seconds
             while not stop.wait(_CHECK_EVERY_S if left is None else min(left, _CHECK_EVERY_S)):
                 node.check()
-                sensors.check()
+                sensors.look()
                 if left is not None and (left := left - _CHECK_EVERY_S) <= 0:
                     break
     finally:

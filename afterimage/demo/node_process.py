@@ -1,4 +1,4 @@
-"""The demo's node: a process, as users run it."""
+"""The demo's node: the command that users run, in a process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _START_TIMEOUT_S = 60.0
 
 
 class NodeError(AfterimageError):
-    """The node process did not start or died; the message holds its last words."""
+    """The node process did not start or died; the message holds the end of its log."""
 
 
 class NodeProcess:
@@ -29,7 +29,7 @@ class NodeProcess:
     def __init__(
         self, model: Path, rig: Rig, endpoints: Endpoints, folder: Path, *, compare: Sequence[str] = ()
     ) -> None:
-        """Start the node and wait until it is bound.
+        """Start the node and wait until its endpoints are bound.
 
         Args:
             model: bundle or engine folder.
@@ -54,13 +54,13 @@ class NodeProcess:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._process.kill()
                 self._process.wait()
-                raise NodeError(f"the node did not start: {self._last_words()}")
+                raise NodeError(f"the node did not start: {self._end_of_log()}")
             time.sleep(0.05)
 
     def check(self) -> None:
-        """Raise NodeError, with its last words, if the node died."""
+        """Raise NodeError, with the end of its log, if the node died."""
         if self._process.poll() is not None:
-            raise NodeError(f"the node died: {self._last_words()}")
+            raise NodeError(f"the node died: {self._end_of_log()}")
 
     def stop(self) -> dict[str, Any]:
         """Stop the node; its statistics.
@@ -73,7 +73,7 @@ class NodeProcess:
             self._process.wait(10)
             statistics: dict[str, Any] = json.loads(self._statistics.read_text())
         except (subprocess.TimeoutExpired, OSError, json.JSONDecodeError) as e:
-            raise NodeError(f"the node ended without its statistics ({e}): {self._last_words()}") from e
+            raise NodeError(f"the node ended without its statistics ({e}): {self._end_of_log()}") from e
         return statistics
 
     def __enter__(self) -> NodeProcess:
@@ -92,5 +92,5 @@ class NodeProcess:
                 self._process.kill()
         self._process.wait()
 
-    def _last_words(self) -> str:
-        return self._log.read_text(errors="replace")[-2000:].strip() or "it said nothing"
+    def _end_of_log(self) -> str:
+        return self._log.read_text(errors="replace")[-2000:].strip() or "its log is empty"

@@ -20,8 +20,10 @@ from afterimage.demo.view import LiveState, render
 from afterimage.watching import PageOptions, serving_page
 from engines.bundle import Manifest
 from runtime.client import Client
+from runtime.logs import LEVEL_VARIABLE
 from runtime.rig import Rig
-from runtime.sensors.process import spawn_sensors
+from runtime.rig.source_options import SyntheticOptions
+from runtime.sensors.supervisor import Supervisor
 from runtime.signals.faults import FaultSchedule
 from runtime.signals.moments import MomentSource
 from runtime.signals.playback import plan_for
@@ -37,7 +39,7 @@ _REDRAW_S = 0.15
 
 @dataclass(frozen=True)
 class LiveRun:
-    """What came of a live run: the recording, the node's own statistics, the sensors' counts, its length."""
+    """The results of a live run: recording, the node's statistics, the sensors' counts, first and last second."""
 
     recording: LiveRecording
     statistics: dict[str, Any]
@@ -48,9 +50,9 @@ class LiveRun:
 def demo_schedule(
     rig: Rig, manifest: Manifest, seed: int, *, fault_s: float, pause_s: float
 ) -> FaultSchedule:
-    """The demo's faults: each sensor silenced, then pairs, then all but one, then the ones that lie.
+    """The demo's faults: each sensor silent, then pairs, then all but one, then sensors that deliver wrong samples.
 
-    After each fault comes the time that its slowest window needs to fill again, plus ``pause_s``.
+    After each fault comes a pause: the time that its slowest window needs to fill again, plus ``pause_s``.
     """
     window_s = {m.name: (m.window + m.hop) / m.rate_hz for m in manifest.modalities}
     plain = FaultSchedule.demo(rig, seed=seed, first_s=0, fault_s=fault_s, recovery_s=0)
@@ -84,7 +86,7 @@ def play_live(
         data_dir: folder of the packs, for recorded data.
         schedule: the faults.
         seed: of the order of moments.
-        console: where the view goes.
+        console: where the view is drawn.
         animate: draw the live view; otherwise a line per fault.
         page: where to serve the live page; None for no page.
 
@@ -92,6 +94,7 @@ def play_live(
         NodeError: the node did not start or died.
         SensorProcessError: a sensor did not start.
     """
+    moments = SyntheticOptions(data=source.name, data_dir=data_dir, plan_seed=seed, split="test")
     with tempfile.TemporaryDirectory(prefix="afterimage-demo-") as folder:
         endpoints = Endpoints(f"ipc://{folder}/frames", f"ipc://{folder}/decisions")
         with NodeProcess(engine, rig, endpoints, Path(folder), compare=("hold", "zero")) as node:
@@ -99,17 +102,17 @@ def play_live(
                 Client(
                     rig, ("fused", "health", "imputed/"), endpoint=endpoints.decisions, queue=2048
                 ) as client,
-                spawn_sensors(
-                    rig.modality_names,
+                Supervisor(
+                    rig.with_source(moments),
                     endpoints.frames,
-                    data=source.name,
-                    data_dir=data_dir,
-                    split="test",
-                    plan_seed=seed,
                     faults=schedule,
+                    restart=False,
+                    together=True,
+                    # Lines of other processes would run through the live view.
+                    environment={LEVEL_VARIABLE: "WARNING"} if animate else None,
                 ) as sensors,
             ):
-                # The node has been waiting for sensors that are still opening their packs; it is meant to.
+                # The node already runs, and waits while the sensors open their packs.
                 start_ns = sensors.start()
                 recording = LiveRecording(
                     classes=manifest.classes,
@@ -123,9 +126,18 @@ def play_live(
                 end_s = schedule.faults[-1].end_s + _SETTLE_S
                 with _page(page, recording, endpoints, rig, console) if page is not None else nullcontext():
                     _follow(client, recording, end_s, console, animate, node.check)
-                counts = sensors.stop()
+                counts = {m: [_played(c) for c in s["processes"]] for m, s in sensors.stop().items()}
             statistics = node.stop()
     return LiveRun(recording, statistics, counts, (_SETTLE_S, end_s))
+
+
+def _played(counts: dict[str, Any]) -> dict[str, Any]:
+    """What the report shows of a sensor process's counts: messages by fate, and how late they were published."""
+    return {
+        **{key: counts[key] for key in ("modality", "published", "silenced")},
+        "overrun": counts["source"]["overrun"],
+        "late_ms": counts["age_ms"],
+    }
 
 
 def _page(
@@ -149,8 +161,8 @@ def _follow(
     animate: bool,
     check: Callable[[], None],
 ) -> None:
-    """Take in messages until the end of the schedule, showing how it goes."""
-    now_s, shown_s, said = 0.0, -1.0, ""
+    """Take in messages until the end of the schedule, and show the progress."""
+    now_s, shown_s, printed = 0.0, -1.0, ""
     counts = {"ticks": 0, "missed": 0}
     with Live(console=console, auto_refresh=False, transient=True) if animate else _Silent() as live:
         while now_s < end_s:
@@ -168,13 +180,13 @@ def _follow(
             if animate and recording.ticks and now_s - shown_s > _REDRAW_S:
                 live.update(render(_state(recording, now_s, end_s, fault, counts)), refresh=True)
                 shown_s = now_s
-            elif not animate and fault != said and now_s > 0:
+            elif not animate and fault != printed and now_s > 0:
                 console.print(f"  {now_s:6.1f} s  {fault}", highlight=False)
-                said = fault
+                printed = fault
 
 
 class _Silent:
-    """Stands where the live view would, when nobody watches."""
+    """Takes the place of the live view where none is drawn."""
 
     def __enter__(self) -> _Silent:
         return self

@@ -1,4 +1,4 @@
-"""What the demo keeps of a live run: messages of the node, put beside the truth that the plan of playback knows."""
+"""What the demo keeps of a live run: the node's messages, beside the truth from the plan of the playback."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class LiveRecording:
         )
 
     def _add_imputed(self, seen: Observation) -> None:
-        """Keep the imputation of an absent sensor that rests on the most others, once their windows have settled."""
+        """Keep, for an absent sensor, the imputation from the most other sensors, once their windows have settled."""
         if self.last is None or self.last.presence[seen.modality]:
             return
         time_s = self.seconds(seen.published_ns)
@@ -98,7 +98,7 @@ class LiveRecording:
             self.imputed[seen.modality] = (seen, time_s)
 
     def examples(self, session: Session, source: MomentSource) -> list[ImputedExample]:
-        """Each kept imputation beside what its sensor would have measured at that time, read from the source."""
+        """Every kept imputation beside what its sensor would have measured at that time, read from the source."""
         examples = []
         for spec in session.manifest.modalities:
             if spec.name not in self.imputed:

@@ -75,7 +75,7 @@ def milliseconds(seconds: Sequence[float]) -> list[float]:
 
 
 def json_ready(value: Any) -> Any:
-    """The value with infinities and NaN as None, which is what JSON can say."""
+    """The value with None for infinities and NaN, which JSON does not have."""
     if isinstance(value, Mapping):
         return {str(k): json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -86,7 +86,7 @@ def json_ready(value: Any) -> Any:
 
 
 def accuracy_table(accuracy: Mapping[str, Mapping[str, float]]) -> Table:
-    """Accuracy per pattern with ``impute``, ``hold`` and ``zero``, the best of each row marked."""
+    """Accuracy per pattern of present sensors under ``impute``, ``hold``, ``zero``; the best of a row is marked."""
     table = Table(title="accuracy on the test split, by the sensors that are left", title_justify="left")
     table.add_column("sensors present")
     policies = list(accuracy)

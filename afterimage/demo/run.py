@@ -20,12 +20,12 @@ from engines.opening import open_session
 from engines.session import Session
 from engines.targets import load_target
 from runtime.signals.moments import MomentSource
-from runtime.signals.sources import find_data_dir, open_source
+from runtime.signals.opening import find_data_dir, open_source
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What the demo was asked for; see ``afterimage demo --help``."""
+    """The options of the demo; see ``afterimage demo --help``."""
 
     system: str
     data: Literal["auto", "recorded", "synthetic"]
@@ -47,9 +47,9 @@ class Stopwatch:
     console: Console
 
     @contextmanager
-    def stage(self, name: str, words: str) -> Iterator[None]:
-        """Say what begins, and keep how long it took."""
-        self.console.print(f"[bold cyan]{name}[/]  {words}", highlight=False)
+    def stage(self, name: str, description: str) -> Iterator[None]:
+        """Print what begins, and keep how long it took."""
+        self.console.print(f"[bold cyan]{name}[/]  {description}", highlight=False)
         begin = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - begin, 2)
@@ -58,7 +58,7 @@ class Stopwatch:
 MEASURED = (
     "accuracy", "imputation", "calibration", "coherence", "coverage", "latent_accuracy", "active_units", "retrieval",
 )  # fmt: skip
-"""What the demo's report takes over from the evaluation of the bundle."""
+"""Keys of the evaluation of the bundle that the demo's report contains."""
 
 
 def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
@@ -104,10 +104,10 @@ def _live(
 ) -> LiveRun:
     rig = source.rig
     schedule = demo_schedule(rig, session.manifest, options.seed, fault_s=options.fault_s, pause_s=1.0)
-    words = (
+    description = (
         f"{len(schedule.faults)} faults in {schedule.faults[-1].end_s:.0f} s, four sensor processes, one node"
     )
-    with watch.stage("live", words):
+    with watch.stage("live", description):
         return play_live(
             engine,
             rig,

@@ -1,27 +1,27 @@
-"""Kill switches of a live demo: each ends a sensor's process and starts it again, as pulling a plug does."""
+"""Kill switches of a live demo: each ends a sensor's process, as pulling its plug would, and starts it again."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
 
-from runtime.sensors.process import SensorGroup, SensorProcessError
+from runtime.sensors.supervisor import SensorProcessError, Supervisor
 
 
 class ProcessSwitches:
-    """One switch per sensor of a playing group. Dropping is at once (SIGKILL); restoring takes a process's start."""
+    """One switch per sensor. Dropping acts at once (SIGKILL); restoring takes as long as a process takes to start."""
 
-    def __init__(self, group: SensorGroup, said: Callable[[str], None] = lambda _: None) -> None:
-        """Take over a group that has been started.
+    def __init__(self, sensors: Supervisor, show: Callable[[str], None] = lambda _: None) -> None:
+        """Offer switches for sensors that have begun.
 
         Args:
-            group: the sensors; closed by the caller after the switches.
-            said: told, in a line, what was done.
+            sensors: their supervisor; the caller closes the switches before it stops the sensors.
+            show: called with a line about everything that a switch did.
         """
-        self._group = group
-        self._said = said
+        self._sensors = sensors
+        self._show = show
         self._lock = threading.Lock()
-        self._states = dict.fromkeys(group.modalities, "playing")
+        self._states = dict.fromkeys(sensors.modalities, "playing")
         self._restoring: dict[str, threading.Thread] = {}
         self._closed = False
 
@@ -31,16 +31,16 @@ class ProcessSwitches:
             return dict(self._states)
 
     def drop(self, modality: str) -> None:
-        """Kill a sensor's process; nothing if it does not play."""
+        """Kill a sensor's process; does nothing if it does not play."""
         with self._lock:
             if self._states[modality] != "playing" or self._closed:
                 return
-            self._group.kill(modality)
+            self._sensors.kill(modality)
             self._states[modality] = "dropped"
-        self._said(f"dropped {modality}: its process was killed")
+        self._show(f"dropped {modality}: its process was killed")
 
     def restore(self, modality: str) -> None:
-        """Start a sensor's process again, in a thread; nothing if it plays or is being restored."""
+        """Start a sensor's process again, in a thread; does nothing if it plays or is being restored."""
         with self._lock:
             if self._states[modality] in ("playing", "restoring") or self._closed:
                 return
@@ -50,7 +50,7 @@ class ProcessSwitches:
             thread.start()
 
     def close(self) -> None:
-        """Wait for what is being restored; later commands are ignored."""
+        """Wait until nothing is being restored any more; later commands are ignored."""
         with self._lock:
             self._closed = True
         for thread in self._restoring.values():
@@ -58,11 +58,11 @@ class ProcessSwitches:
 
     def _restore(self, modality: str) -> None:
         try:
-            self._group.restart(modality)
+            self._sensors.restart(modality)
         except SensorProcessError as e:
-            outcome, words = str(e)[:200], f"{modality} could not be restored: {e}"
+            outcome, line = str(e)[:200], f"{modality} could not be restored: {e}"
         else:
-            outcome, words = "playing", f"restored {modality}: a new process plays where the others are"
+            outcome, line = "playing", f"restored {modality}: a new process plays where the others are"
         with self._lock:
             self._states[modality] = outcome
-        self._said(words)
+        self._show(line)

@@ -1,4 +1,4 @@
-"""The demo's picture: what each sensor was, what was decided, and real beside imputed for each modality."""
+"""The demo's picture: every sensor's state and every decision over time, and real beside imputed signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bridges: processes of their own that carry a node's decisions into other frameworks, and their data to the node.
+"""Bridges: separate processes that carry a node's decisions to other frameworks, and the frameworks' data to the node.
 
-What a message becomes is a pure function in ``*_mapping.py``, tested without the framework; the rest is its plumbing.
+The functions in ``*_mapping.py`` convert messages; they are pure and are tested without the framework.
 """

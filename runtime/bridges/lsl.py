@@ -1,11 +1,12 @@
 """The LSL bridge: a node's decisions and markers as Lab Streaming Layer outlets, on LSL's clock.
 
-LSL announces its streams on the network and sends them in clear to whoever asks: what this bridge publishes is open to
-everybody that LSL's own configuration lets reach it.
+LSL announces its streams on the network and sends them unencrypted to whoever asks. What this bridge publishes can be
+read by everybody whom LSL's own configuration admits.
 """
 
 from __future__ import annotations
 
+import logging
 import platform
 import threading
 import time
@@ -31,16 +32,17 @@ from runtime.wire import Decision, HealthEvent, Output
 
 _POLL_S = 0.1
 _BUFFERED_S = 30
+_LOG = logging.getLogger("afterimage.bridges")
 
 
 class LslOutlets:
-    """The two outlets of a node. The marker outlet is there at once, the other with the first decision."""
+    """The two outlets of a node: markers from the beginning, probabilities from the first decision on."""
 
     def __init__(self, rig: Rig, *, node_ahead_ns: Callable[[], int] = lambda: 0) -> None:
         """Open the marker outlet.
 
         Args:
-            rig: whose node.
+            rig: of the node.
             node_ahead_ns: how far the node's clock is ahead of this machine's CLOCK_MONOTONIC; 0 on the same machine.
 
         Raises:
@@ -57,7 +59,7 @@ class LslOutlets:
         self.published = 0
 
     def publish(self, message: Output) -> None:
-        """Push what a message is as samples and markers; other messages than decisions and health are nothing here."""
+        """Push a decision or a health event as samples and markers; other messages are ignored."""
         if isinstance(message, Decision):
             self._decide(message)
         elif isinstance(message, HealthEvent):
@@ -68,7 +70,7 @@ class LslOutlets:
         self._markers = self._probabilities = None
 
     def lsl_time(self, node_ns: int) -> float:
-        """A time of the node on LSL's clock, in seconds."""
+        """A time on the node's clock as seconds on LSL's clock."""
         lsl = clock_beside_monotonic("lsl", lambda: round(self._lsl.local_clock() * 1e9))
         return (node_ns - self._node_ahead_ns() + lsl.offset_ns) / 1e9
 
@@ -76,12 +78,12 @@ class LslOutlets:
         sample = None
         if self._description is not None:
             sample = probability_sample(decision, self._description.channels)
-        if sample is None:  # the first decision, or another bundle: other classes are another stream
+        if sample is None:  # the first decision, or a bundle with other classes, which need another stream
             self._description = probability_stream(decision, self._rig.tick.rate_hz, self._host)
             self._probabilities = None
             self._probabilities = self._open(self._description)
             sample = probability_sample(decision, self._description.channels)
-        # The deadline, not the moment of sending: ticks then lie on the regular grid that the stream declares.
+        # Stamped with the deadline: unlike the moment of sending, it lies on the regular grid that the stream declares.
         self._probabilities.push_sample(
             np.asarray(sample, np.float32), timestamp=self.lsl_time(decision.deadline_ns)
         )
@@ -98,13 +100,14 @@ class LslOutlets:
         information = self._lsl.StreamInfo(
             stream.name, stream.type, len(stream.channels), stream.rate_hz, stream.dtype, stream.source_id
         )
-        # Written out: mne-lsl's own setters take only types that MNE knows.
+        # The description is written by hand, because mne-lsl's own setters take only channel types that MNE knows.
         channels = information.desc.append_child("channels")
         for channel in stream.channels:
             child = channels.append_child("channel")
             for key in ("label", "type", "unit"):
                 child.append_child_value(key, getattr(channel, key))
         information.desc.append_child_value("manufacturer", "afterimage")
+        _LOG.info("LSL stream %r is open, with %d channels", stream.name, len(stream.channels))
         return self._lsl.StreamOutlet(information, max_buffered=_BUFFERED_S)
 
 
@@ -120,7 +123,7 @@ def bridge(
     """Carry a node's decisions and health to LSL until told to stop.
 
     Args:
-        rig: whose node.
+        rig: of the node.
         stop: ends the bridge when set.
         endpoint: the node's decisions endpoint; the rig's default if not given.
         keys: own pair and the node's public key; needed for a node on another machine.
@@ -128,10 +131,12 @@ def bridge(
         until_s: ends the bridge after this long.
 
     Returns:
-        Decisions published.
+        Number of decisions published.
 
     Raises:
-        MissingExtraError, EndpointError: see there.
+        MissingExtraError: mne-lsl is not installed.
+        EndpointError: an endpoint that is not allowed.
+        KeysError: keys that cannot be used.
     """
     end_s = float("inf") if until_s is None else time.monotonic() + until_s
     outlets = LslOutlets(rig, node_ahead_ns=node_ahead_ns)

@@ -1,4 +1,4 @@
-"""What decisions and health events are as Lab Streaming Layer streams: two streams, described channel by channel."""
+"""How decisions and health events map to Lab Streaming Layer: two streams, described channel by channel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runtime.wire import Decision, HealthEvent
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel of a stream, as its description says it."""
+    """One channel of a stream, as it stands in the stream's description."""
 
     label: str
     type: str
@@ -22,10 +22,10 @@ class StreamDescription:
     """One stream.
 
     Attributes:
-        name: what people pick it by.
-        type: of its content, by LSL's conventions.
-        source_id: stays the same when the bridge starts again, so that inlets find it again.
-        rate_hz: nominal; 0 for irregular.
+        name: the one by which people choose it.
+        type: kind of content, by LSL's conventions.
+        source_id: the same after a restart of the bridge, so that inlets find the stream again.
+        rate_hz: nominal; 0 for an irregular stream.
         dtype: float32 or string.
         channels: in order.
     """
@@ -39,12 +39,12 @@ class StreamDescription:
 
 
 def probability_stream(decision: Decision, rate_hz: float, host: str) -> StreamDescription:
-    """The stream of decisions: a probability per class, then per modality whether it was imputed (1) or not (0).
+    """The stream of decisions: the probability of each class, then for each modality 1 if it was imputed, else 0.
 
     Args:
-        decision: any of the node's; its classes and modalities become channels.
+        decision: any of the node's decisions; its classes and modalities become channels.
         rate_hz: ticks per second.
-        host: name of this machine, so that two robots with the same rig are told apart.
+        host: name of this machine, which tells apart two robots with the same rig.
     """
     channels = [Channel(name, "probability", "1") for name in decision.probabilities]
     channels += [Channel(f"imputed/{name}", "flag", "1") for name in decision.modalities]
@@ -59,7 +59,7 @@ def probability_stream(decision: Decision, rate_hz: float, host: str) -> StreamD
 
 
 def marker_stream(rig: str, host: str) -> StreamDescription:
-    """The stream of markers: strings, whenever something changes."""
+    """The stream of markers: a string whenever something changes."""
     return StreamDescription(
         f"afterimage {rig} markers",
         "Markers",
@@ -71,7 +71,7 @@ def marker_stream(rig: str, host: str) -> StreamDescription:
 
 
 def probability_sample(decision: Decision, channels: Sequence[Channel]) -> list[float] | None:
-    """One sample in the order of the channels; None if the decision has other classes or modalities than they."""
+    """One sample in the order of the channels; None if the decision's classes or modalities differ from them."""
     values = dict(decision.probabilities)
     values |= {f"imputed/{name}": float(report.imputed) for name, report in decision.modalities.items()}
     if list(values) != [c.label for c in channels]:
@@ -80,7 +80,7 @@ def probability_sample(decision: Decision, channels: Sequence[Channel]) -> list[
 
 
 def label_marker(decision: Decision, previous: Decision | None) -> str | None:
-    """``label/<class>`` when the label changed, with ``/imputed`` behind it if the decision stands on an estimate."""
+    """``label/<class>`` when the label changed, followed by ``/imputed`` if the decision stands on an estimate."""
     if previous is not None and previous.label == decision.label:
         return None
     imputed = any(report.imputed for report in decision.modalities.values())

@@ -1,11 +1,12 @@
-"""The ROS 2 bridge: a node's decisions as ROS topics, and ROS topics as sensors of its rig. A process of its own.
+"""The ROS 2 bridge: a process that publishes a node's decisions as ROS topics, and takes ROS topics as its sensors.
 
-``rclpy`` comes with a ROS 2 distribution, not from PyPI, and is imported here only. Topics, types and qualities of
-service are in ``docs/ros2.md``; what a message becomes is in :mod:`runtime.bridges.ros2_mapping`.
+``rclpy`` comes with a ROS 2 distribution, not from PyPI, and is imported only here. ``docs/ros2.md`` lists topics,
+types and qualities of service; :mod:`runtime.bridges.ros2_mapping` converts the messages.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from runtime.bridges.ros2_mapping import (
     topic_base,
 )
 from runtime.client import Client
+from runtime.logs import throttled
 from runtime.rig import Rig
 from runtime.sensors.host_clocks import clock_beside_monotonic
 from runtime.sensors.publisher import Sensor
@@ -33,20 +35,21 @@ from runtime.wire import Clock, Decision, HealthEvent, Observation, Output
 _POLL_S = 0.1
 _DECISION_DEPTH = 10
 _SENSOR_DEPTH = 5
+_LOG = logging.getLogger("afterimage.bridges")
 _TYPES_IN = {
     "rgb": "sensor_msgs/msg/Image",
     "depth": "sensor_msgs/msg/Image",
     "audio": "std_msgs/msg/Int16MultiArray",
     "eeg": "std_msgs/msg/Float32MultiArray",
 }
-"""Kind of a sensor -> type of the topic that feeds it."""
+"""Kind of a sensor -> type of the ROS topic that feeds it."""
 
 
 def load_ros(module: str) -> Any:
     """A module of ROS 2.
 
     Raises:
-        MissingExtraError: ROS 2 is not there, or its setup file was not sourced.
+        MissingExtraError: ROS 2 is not installed, or its setup file was not sourced.
     """
     try:
         return import_module(module)
@@ -79,7 +82,7 @@ class Ros2Bridge:
 
     Attributes:
         published: decisions that went to ROS.
-        refused: messages of ROS that do not fit their sensor; ``last_refusal`` says why.
+        refused: ROS messages that did not fit their sensor; ``last_refusal`` says why the last one did not.
     """
 
     def __init__(
@@ -94,16 +97,17 @@ class Ros2Bridge:
         """Make the ROS node with its publishers and subscriptions.
 
         Args:
-            rig: whose node.
+            rig: of the node.
             inputs: modality -> the ROS topic that is its sensor.
             decisions: the node's decisions endpoint; the rig's default if not given.
             frames: the node's frames endpoint; the rig's default if not given.
             keys: own pair and the node's public key; needed for a node on another machine.
 
         Raises:
-            MissingExtraError: no ROS 2.
+            MissingExtraError: ROS 2 is not installed.
             RigError: a modality that the rig does not have.
-            EndpointError: see there.
+            EndpointError: an endpoint that is not allowed.
+            KeysError: keys that cannot be used.
         """
         self._rclpy = load_ros("rclpy")
         self._qos = load_ros("rclpy.qos")
@@ -127,8 +131,9 @@ class Ros2Bridge:
             raise
 
     def run(self, stop: threading.Event, until_s: float | None = None) -> None:
-        """Carry messages both ways until told to stop; ROS calls back in this thread, between the node's messages."""
+        """Carry messages both ways until told to stop; ROS calls back in this thread, between messages of the node."""
         assert self._client is not None
+        _LOG.info("rig %s is bridged to ROS 2, with %d sensors from ROS", self.rig.name, len(self._sensors))
         end_s = float("inf") if until_s is None else time.monotonic() + until_s
         while not stop.is_set() and time.monotonic() < end_s and self._rclpy.ok():
             self._rclpy.spin_once(self._node, timeout_sec=0.0)
@@ -137,7 +142,7 @@ class Ros2Bridge:
                 self.publish(message)
 
     def publish(self, message: Output) -> None:
-        """Publish what a message of the node is in ROS."""
+        """Publish a message of the node as ROS messages."""
         if isinstance(message, Decision):
             for topic, ros in decision_messages(message, self._ros_time(message.deadline_ns)):
                 self._send(topic, ros)
@@ -166,7 +171,7 @@ class Ros2Bridge:
         self.close()
 
     def take(self, modality: str, message: Any) -> None:
-        """Publish a ROS message as a sensor's; one that does not fit is counted, and the sensor stays silent."""
+        """Publish a ROS message as a sensor's frame; one that does not fit is counted and logged, and not published."""
         sensor = self._sensors[modality]
         try:
             if sensor.spec.kind in ("rgb", "depth"):
@@ -175,6 +180,8 @@ class Ros2Bridge:
                 samples = array_samples(message, sensor.spec)
         except RosMessageError as e:
             self.refused += 1
+            text = "a message for sensor %s was refused: %s"
+            _LOG.warning(text, modality, e, extra=throttled(f"refused {modality}", modality=modality))
             if str(e) != self.last_refusal:
                 self.last_refusal = str(e)
                 self._node.get_logger().warning(self.last_refusal)
@@ -182,7 +189,7 @@ class Ros2Bridge:
         clock = self._ros_clock()
         stamp = getattr(getattr(message, "header", None), "stamp", None)
         captured = 0 if stamp is None else stamp.sec * 1_000_000_000 + stamp.nanosec
-        # Arrays have no stamp, and some drivers leave it at zero: then now has to do.
+        # Arrays have no stamp, and some drivers leave it at zero; the time of arrival is the best that is known then.
         sensor.publish(samples, captured or time.monotonic_ns() + clock.offset_ns, clock)
 
     def _subscribe(self, modality: str, topic: str) -> None:
@@ -209,7 +216,7 @@ class Ros2Bridge:
         )
 
     def _ros_clock(self) -> Clock:
-        """ROS time, which is simulated time where `use_sim_time` says so, beside this machine's monotonic clock."""
+        """ROS time (simulated time if `use_sim_time` is set), measured against this machine's monotonic clock."""
         return clock_beside_monotonic("ros", lambda: int(self._node.get_clock().now().nanoseconds))
 
     def _ros_time(self, node_ns: int) -> int:

@@ -1,7 +1,7 @@
-"""What a node's messages are in ROS 2, and what ROS 2 messages are to a rig's sensors: pure, and without ROS.
+"""Converting a node's messages to ROS 2 messages, and ROS 2 messages to samples: pure functions that need no ROS.
 
-A ROS message is a :class:`RosMessage`: the name of its type and its fields. Bytes and floats are ``array.array``, which
-is what rclpy takes without a copy. ``docs/ros2.md`` says the same for people.
+A ROS message is a :class:`RosMessage`: the name of its type, and its fields. Bytes and floats are ``array.array``,
+which rclpy takes without a copy. ``docs/ros2.md`` describes the same mapping.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LEVELS = {"live": _OK, "waiting": _WARN, "late": _WARN}
 
 
 class RosMessageError(AfterimageError, ValueError):
-    """A ROS message that does not fit the sensor it is for; the message names both."""
+    """A ROS message does not fit its sensor; the text names both."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def decision_messages(decision: Decision, stamp_ns: int) -> list[tuple[str, RosM
 
     Returns:
         ``label`` (std_msgs/String), ``probabilities`` (std_msgs/Float32MultiArray, classes in the label of its
-        dimension), ``decision`` (std_msgs/String: all of it as JSON, what was imputed included) and ``/diagnostics``.
+        dimension), ``decision`` (std_msgs/String: the whole decision as JSON) and ``/diagnostics``.
     """
     classes = ",".join(decision.probabilities)
     full = asdict(decision) | {"stamp_ns": stamp_ns}
@@ -76,10 +76,10 @@ def health_message(event: HealthEvent, stamp_ns: int) -> RosMessage:
 
 
 def observation_message(observation: Observation, stamp_ns: int) -> RosMessage:
-    """An observation as sensor_msgs/Image, or as std_msgs/Float32MultiArray where it is no image.
+    """An observation as sensor_msgs/Image, or as std_msgs/Float32MultiArray if it is no image.
 
-    Whether the model made it is in every one: the image's frame_id, and the label of the array's first dimension, are
-    the modality's name, with ``_imputed`` behind it if it is not a measurement.
+    Every message tells whether the model made it: the image's frame_id, or the label of the array's first dimension, is
+    the modality's name, followed by ``_imputed`` if it is not a measurement.
     """
     frame = f"{observation.modality}{'_imputed' if observation.imputed else ''}"
     values = observation.values
@@ -93,13 +93,14 @@ def observation_message(observation: Observation, stamp_ns: int) -> RosMessage:
 
 
 def image_samples(message: Any, sensor: SensorSpec) -> npt.NDArray[Any]:
-    """One sample of an RGB or depth sensor, of a sensor_msgs/Image: (1, *sample_shape) in the rig's dtype.
+    """One sample of an RGB or depth sensor from a sensor_msgs/Image: (1, *sample_shape) in the rig's dtype.
 
-    Encodings: rgb8, bgr8, rgba8, bgra8 and mono8 for RGB; 16UC1 and mono16 (mm) and 32FC1 (metres; what is not finite
-    is no reading, 0) for depth. Another size is scaled to the rig's, RGB by area, depth by nearest neighbour.
+    Encodings: rgb8, bgr8, rgba8, bgra8 and mono8 for RGB; 16UC1 and mono16 (mm) and 32FC1 (metres; a value that is not
+    finite becomes 0, no reading) for depth. An image of another size is scaled to the rig's: RGB by area, depth by
+    nearest neighbour.
 
     Raises:
-        RosMessageError: another encoding, or data that does not have the size that it says.
+        RosMessageError: another encoding, or fewer data than the image's size needs.
     """
     encodings = _DEPTH_ENCODINGS if sensor.kind == "depth" else _RGB_ENCODINGS
     name = str(message.encoding)
@@ -125,12 +126,12 @@ def image_samples(message: Any, sensor: SensorSpec) -> npt.NDArray[Any]:
 
 
 def array_samples(message: Any, sensor: SensorSpec) -> npt.NDArray[Any]:
-    """Samples of an audio or EEG sensor, of a std_msgs/Int16MultiArray or Float32MultiArray: (n, *sample_shape).
+    """Samples of an audio or EEG sensor from a std_msgs/Int16MultiArray or Float32MultiArray: (n, *sample_shape).
 
-    The data are in the rig's unit and at its rate, time first; the layout of the message is not needed.
+    The data must be in the rig's unit and at its rate, time first; the layout of the message is ignored.
 
     Raises:
-        RosMessageError: the data are no whole number of samples, or not finite.
+        RosMessageError: the data are not a whole number of samples, or not finite.
     """
     data = np.asarray(message.data)
     size = int(np.prod(sensor.sample_shape))
@@ -221,7 +222,7 @@ def _image(frame: str, stamp_ns: int, encoding: str, pixels: npt.NDArray[Any]) -
 
 
 def _floats(dimensions: list[tuple[str, int]], values: Iterable[Any]) -> RosMessage:
-    """A Float32MultiArray; a dimension's stride is the size of it and all behind it, as ROS has it."""
+    """A Float32MultiArray; as in ROS, a dimension's stride is the product of its size and all later ones."""
     strides = np.cumprod([size for _, size in reversed(dimensions)])[::-1]
     dim = [
         RosMessage("std_msgs/msg/MultiArrayDimension", {"label": label, "size": size, "stride": int(stride)})

@@ -1,1 +1,1 @@
-"""The pure core: what the node decides, as functions of (events, now). No sockets, no threads, no sleeping."""
+"""The pure core: what a node decides, as functions of (events, now). No sockets, threads, sleeping or logging."""

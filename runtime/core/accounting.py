@@ -1,9 +1,9 @@
-"""Where every message went. Received = used + pending + dropped by reason, at every instant.
+"""Where every message went: received = used + pending + dropped by reason, at every instant.
 
-*received*: handed to the node, whatever it was. *used*: at least one of its samples was in a window given out for
-encoding. *pending*: accepted, in the buffer, and still able to become part of a window. *dropped*: refused, or
-accepted but out of reach of every window before it was in one. *lost* messages, as sequence
-numbers tell, are gaps between accepted ones: what never came, and what came and was refused.
+*received*: given to the node, whatever it was. *used*: at least one of its samples was in a window given out for
+encoding. *pending*: accepted, in the buffer, and may still become part of a window. *dropped*: refused; or accepted,
+but no window that contains it can be due any more. *lost*: gaps in the sequence numbers of accepted messages, which
+are messages that never arrived and messages that arrived and were refused.
 
 The three outcomes are counted where they happen and ``received`` where messages come in, so :meth:`Ledger.unaccounted`
 is a check, not an identity.
@@ -12,7 +12,7 @@ is a check, not an identity.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class _Pending:
 
 
 class Ledger:
-    """The messages of one modality, or (without accepted ones) those that no modality can be told of.
+    """The messages of one modality; or those that belong to none, of which none is accepted.
 
     Sample positions are absolute: samples accepted since the start.
     """
@@ -44,11 +44,11 @@ class Ledger:
         return len(self._pending)
 
     def unaccounted(self) -> int:
-        """Messages that went nowhere; always 0."""
+        """Messages that are in no other count; always 0."""
         return self.received - self.used - self.pending - sum(self.dropped.values())
 
     def counters(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
+        """All counts, ready for JSON."""
         return {
             "received": self.received,
             "used": self.used,
@@ -62,11 +62,11 @@ class Ledger:
         self.received += 1
 
     def drop(self, reason: Reason) -> None:
-        """The message that came in is refused."""
+        """The message that came in was refused."""
         self.dropped[reason] += 1
 
     def accept(self, start: int, end: int) -> None:
-        """The message that came in is buffered as samples ``start .. end``."""
+        """The message that came in was buffered as samples ``start .. end``."""
         self._pending.append(_Pending(start, end))
 
     def window_used(self, start: int, end: int) -> None:
@@ -77,7 +77,7 @@ class Ledger:
             self.used += 1
 
     def window_refused(self, start: int, end: int) -> None:
-        """A content check refused the window of samples ``start .. end``; its messages may be in a later one."""
+        """A content check refused the window of samples ``start .. end``; its messages may be in a later window."""
         for message in self._pending:
             if message.start >= end:
                 break
@@ -97,10 +97,17 @@ class Ledger:
             self._pending.clear()
 
 
-def add_counters(total: dict[str, Any], part: Mapping[str, Any]) -> None:
-    """Add one map of counters to another, key by key."""
+def sum_counters(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sum of maps of counters, nested or not, key by key."""
+    total: dict[str, Any] = {}
+    for part in parts:
+        _add(total, part)
+    return total
+
+
+def _add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
     for key, value in part.items():
         if isinstance(value, Mapping):
-            add_counters(total.setdefault(key, {}), value)
+            _add(total.setdefault(key, {}), value)
         else:
             total[key] = total.get(key, 0) + value

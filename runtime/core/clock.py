@@ -1,6 +1,6 @@
-"""Time: every instant is an int of nanoseconds on the node's clock, and every function takes `now` as an argument.
+"""Time: every instant is an int of nanoseconds on the node's clock, and every function takes ``now`` as an argument.
 
-A sensor stamps its messages on its own clock; :func:`node_time` moves a stamp onto the node's. Alignment, ages and
+A sensor stamps its messages on its own clock; :func:`node_time` converts a stamp to the node's. Alignment, ages and
 the check for stamps from the future are then plain integer arithmetic.
 """
 
@@ -17,7 +17,7 @@ def nanoseconds(seconds: float) -> int:
 
 
 def node_time(capture_ns: int, clock: Clock) -> int:
-    """A sensor's stamp on the node's clock: ``capture_ns - offset_ns``."""
+    """A sensor's stamp, converted to the node's clock: ``capture_ns - offset_ns``."""
     return capture_ns - clock.offset_ns
 
 

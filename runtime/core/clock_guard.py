@@ -1,10 +1,10 @@
-"""A sensor's stamps against arrival: a clock that jumped is noticed, and after a few messages followed.
+"""Compares a sensor's stamps with arrival times: detects a clock that was set, and follows it after a few messages.
 
 Two things prove a stamp wrong: it lies in the future, or it is older than the stamp of an earlier message. A single
-wrong stamp is refused and forgotten. Several in a row that agree *among themselves* (numbers up by one, as much time
-between them as between their arrivals) mean that the clock itself was set: stamps are then corrected so that messages
-take as long to arrive as they did before, and the stream goes on. Without that, a clock set back by an hour would have
-its sensor refused for an hour.
+wrong stamp is refused and forgotten. Several wrong stamps in a row that agree *among themselves* (sequence numbers go
+up by one, and the stamps are as far apart as the arrivals) mean that the clock itself was set. Stamps are then
+corrected so that messages take as long to arrive as they did before, and the stream continues. Without the correction,
+a sensor whose clock was set back by an hour would be refused for an hour.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections import deque
 from dataclasses import dataclass
 
 _SLACK_NS = 50_000_000
-"""Stamps of a steady clock follow their arrivals this closely, or within two message periods."""
+"""Stamps of a steady clock keep pace with arrivals to within this time or two message periods, whichever is longer."""
 _BASELINE_MESSAGES = 32
-"""The shortest delay of so many good messages is what the next ones are taken to need."""
+"""The expected delay of a message is the shortest delay among this many good messages before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +28,19 @@ class _Suspect:
 
 
 class ClockGuard:
-    """What one modality's clock has done so far.
+    """The clock of one modality: which correction its stamps need.
 
     Attributes:
         correction_ns: added to every stamp, after the sensor's own offset.
-        reanchored: how often the correction was changed.
+        reanchored: how often the correction changed.
     """
 
     def __init__(self, agreeing: int, late_ns: int, period_ns: int) -> None:
-        """Begin trusting.
+        """Begin by trusting the clock.
 
         Args:
-            agreeing: wrong stamps in a row, agreeing among themselves, that prove a set clock.
-            late_ns: an older message is late; stamps that need no correction are within it.
+            agreeing: how many wrong stamps in a row, agreeing among themselves, prove that the clock was set.
+            late_ns: a message older than this is late; stamps that need no correction are not.
             period_ns: between two messages.
         """
         self.correction_ns = 0
@@ -65,8 +65,8 @@ class ClockGuard:
         """A message with an impossible stamp (corrected) came.
 
         Returns:
-            True if the clock was set and is now followed: the stamp, corrected anew, is good. A clock that never gave a
-            possible stamp is not followed, for nothing tells how long its messages take.
+            True if the clock was set and is now followed; with the new correction the stamp is good. A clock that never
+            gave a possible stamp is not followed, because the delay of its messages is unknown.
         """
         last, delay = self._suspect, now_ns - captured_ns
         agrees = (

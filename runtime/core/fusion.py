@@ -1,8 +1,8 @@
-"""What one fuse call gets, under each policy for the modalities that are not there.
+"""The input of one fuse call, under each policy for absent modalities.
 
-``impute`` tells the model the truth: the mask has the live ones, the model's own latent space stands in for the
-others. ``hold`` and ``zero`` are what systems without a presence mask do, kept for comparison: they tell the model
-that everything is there, and give it the last evidence, or the evidence of a blank window.
+``impute`` tells the model the truth: the mask marks the live modalities, and the model's own latent space stands in
+for the others. ``hold`` and ``zero`` do what systems without a presence mask do, for comparison: they tell the model
+that everything is present, and give it the last evidence (``hold``) or the evidence of a blank window (``zero``).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Evidence = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class FusionInput:
-    """What one call of ``Session.fuse`` gets (add the batch axis).
+    """The arguments of one call of ``Session.fuse``, without the batch axis.
 
     Attributes:
         presence: (M,) float32, 0 or 1, in the order of the rig.
-        evidence: modality -> (E,) float32; a key is missing where there is nothing to give (fuse takes zeros).
-        imputed: modalities for which the decision stands on the model's estimate.
+        evidence: modality -> (E,) float32; without a key for modalities that have none, for which fuse takes zeros.
+        imputed: modalities that the model estimates.
     """
 
     presence: npt.NDArray[np.float32]
@@ -45,9 +45,9 @@ def fill(
     Args:
         policy: ``impute``, ``hold`` or ``zero``.
         modalities: in the order of the mask.
-        live: modality -> may this tick trust it.
-        evidence: modality -> newest evidence, of those that ever had any; must hold every live one.
-        blank: modality -> evidence of an all-zero window; used by ``zero`` only.
+        live: modality -> whether this tick may trust it.
+        evidence: modality -> newest evidence, for modalities that ever had any; must hold every live one.
+        blank: modality -> evidence of an all-zero window; only ``zero`` uses it.
 
     Returns:
         Under ``hold``, a modality that never delivered stays absent: there is nothing to repeat.
@@ -59,6 +59,6 @@ def fill(
         elif policy == "zero" and name in blank:
             given[name] = blank[name]
     presence = np.array([name in given for name in modalities], np.float32)
-    # The other policies deny that anything is missing, so what they make up is not flagged by them either.
+    # The other policies claim that everything is present, so they flag nothing as imputed.
     absent = tuple(name for name in modalities if name not in given) if policy == "impute" else ()
     return FusionInput(presence, given, absent)

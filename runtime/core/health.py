@@ -1,9 +1,9 @@
-"""Health of one modality: may this tick trust it, and if not, why?
+"""Health of one modality: may a tick trust it, and if not, why?
 
 A state machine over facts with their times. Facts come from outside (a message came, a window was judged, evidence was
 stored); :meth:`HealthMonitor.check` turns them and ``now`` into a state. Faults act at once. The return to ``live``
 has two conditions: ``recover_frames`` good messages in a row, and evidence from a window that was cut after the
-fault. Windows never bridge a gap and never pass with bad content, so that evidence stands on good samples only.
+fault. Windows never bridge a gap and never pass with bad content, so that evidence is made of good samples only.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ class State(StrEnum):
     """Health of one modality; only ``live`` is present in the mask."""
 
     WAITING = "waiting"
-    """Before its first trusted window, within the grace for starting: absent, but no fault."""
+    """Before its first trusted window, within the grace for starting: absent, but not faulty."""
     LIVE = "live"
     LATE = "late"
-    """Data comes, but older than the budget."""
+    """Data arrives, but is too old."""
     MISSING = "missing"
     """No data."""
     FROZEN = "frozen"
     """The same data again and again."""
     CORRUPT = "corrupt"
-    """Data that a content check refuses."""
+    """Data that fails a content check."""
     BAD_CLOCK = "bad_clock"
-    """Data whose time cannot be told: impossible stamps, or an offset too uncertain."""
+    """Data whose time is unknown: its stamps are impossible, or the clock's offset is too uncertain."""
     IMPLAUSIBLE = "implausible"
-    """Healthy data that tells of something else than all the other sensors."""
+    """Healthy data that contradicts all the other sensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,15 @@ class HealthLimits:
 
     Attributes:
         silence_ns: silence longer than this is ``missing``: max(silence_periods x message period, floor).
-        even_silence_ns: so much of it is given to a sensor whose messages come evenly
+        even_silence_ns: the lowest limit, for a sensor whose messages come evenly
             (:class:`~runtime.core.silence.SilenceLimit`).
         period_ns: between two messages.
         first_frame_ns: grace from the start to the first message.
         first_window_ns: grace from the start to the first trusted window.
         late_ns: a message older than this on arrival is late.
         stale_ns: evidence older than this at a tick is late.
-        frozen_frames: that many identical messages in a row are ``frozen``.
-        recover_frames: that many good messages in a row are needed for ``live``.
+        frozen_frames: this many identical messages in a row are ``frozen``.
+        recover_frames: this many good messages in a row are needed for ``live``.
     """
 
     silence_ns: int
@@ -65,17 +65,17 @@ class HealthLimits:
 
     @classmethod
     def of(cls, policy: HealthPolicy, sensor: SensorSpec, window_s: float, hop_s: float) -> HealthLimits:
-        """The limits that a rig's policy sets for one sensor whose windows last ``window_s``, one each ``hop_s``."""
+        """The limits that a rig's policy sets for one sensor with windows of ``window_s``, one every ``hop_s``."""
         silence_s = max(policy.silence_periods * sensor.period_s, policy.silence_floor_s)
         return cls(
             silence_ns=nanoseconds(silence_s),
             even_silence_ns=nanoseconds(silence_s * policy.even_share),
             period_ns=nanoseconds(sensor.period_s),
             first_frame_ns=nanoseconds(policy.first_frame_grace_s),
-            # A slow sensor's first window ends that long after its first frame, plus a hop to be cut and encoded.
+            # A slow sensor's first window ends this long after its first frame; a hop more, to cut and encode it.
             first_window_ns=nanoseconds(policy.first_frame_grace_s + window_s + hop_s + silence_s),
             late_ns=nanoseconds(policy.late_s),
-            # Between two windows evidence ages by a hop; and silence is to be called missing before it is called late.
+            # Evidence ages by a hop between two windows; and a silent sensor must be missing before it is late.
             stale_ns=nanoseconds(max(policy.late_s, silence_s) + hop_s + sensor.period_s),
             frozen_frames=policy.frozen_frames,
             recover_frames=policy.recover_frames,
@@ -84,7 +84,7 @@ class HealthLimits:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of state, as it happened."""
+    """A change of state."""
 
     at_ns: int
     previous: State
@@ -134,51 +134,51 @@ class HealthMonitor:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the latest messages were identical often enough to be no signal."""
+        """Whether enough of the latest messages were identical to call the sensor frozen."""
         return self._identical >= self.limits.frozen_frames
 
     @property
     def is_behind(self) -> bool:
-        """Whether it is still called live although its latest message was late on arrival."""
+        """Whether the sensor is live although its latest message was late on arrival."""
         return self.state is State.LIVE and self._age_ns > self.limits.late_ns
 
     @property
     def next_silence_ns(self) -> int | None:
-        """When silence will become ``missing`` unless a message comes first; None if there is nothing to wait for."""
+        """When silence will become ``missing`` unless a message comes first; None if it cannot or already is."""
         if self._arrival_ns is None or self.state is State.MISSING:
             return None
         return self._arrival_ns + self._silence.ns + 1
 
     def message(self, now_ns: int, captured_ns: int, *, identical: bool) -> None:
         """Fact: an acceptable message arrived; ``identical`` to the one before it or not."""
-        self._heard(now_ns)
+        self._note_arrival(now_ns)
         self._age_ns, self._captured_ns = now_ns - captured_ns, captured_ns
         self._clock = None
         self._identical = self._identical + 1 if identical else 1
         if self.is_frozen:
-            # What was found before is of samples that are in no window any more: not to be told when the freeze ends.
+            # What was found before concerns samples that no window contains any more; forget it.
             self._content = None
         spoiled = self.is_frozen or self._age_ns > self.limits.late_ns
         self._good = 0 if spoiled else self._good + 1
 
     def not_finite(self, now_ns: int, detail: str) -> None:
-        """Fact: a message came with NaN or infinity in it; the sensor speaks, but not sense."""
-        self._heard(now_ns)
+        """Fact: a message came with NaN or infinity in it. It is a sign of life, but not data."""
+        self._note_arrival(now_ns)
         self._good = 0
         self._content = ("not_finite", detail)
 
     def bad_clock(self, now_ns: int, reason: str, detail: str) -> None:
-        """Fact: a message came whose time cannot be told; holds until a message with a possible stamp comes."""
-        self._heard(now_ns)
+        """Fact: a message came whose time is unknown; this holds until a message with a possible stamp comes."""
+        self._note_arrival(now_ns)
         self._good = 0
         self._clock = (reason, detail)
 
     def refused(self, now_ns: int, detail: str) -> None:
-        """Fact: a message of this modality was refused for its form; that is not a sign of life."""
+        """Fact: a message of this modality was refused for its form. It is no sign of life of the sensor."""
         self._refusal = (now_ns, detail)
 
     def window(self, failed_check: str | None, detail: str = "") -> None:
-        """Fact: a new window was judged; ``failed_check`` names the check it failed, None if it passed."""
+        """Fact: a new window was checked; ``failed_check`` names the check that it failed, None if it passed."""
         if failed_check is None:
             self._content = None
         else:
@@ -186,10 +186,10 @@ class HealthMonitor:
             self._good = 0
 
     def evidence(self, captured_ns: int) -> None:
-        """Fact: a window that passed was encoded; its newest sample was captured then."""
+        """Fact: a window that passed was encoded; ``captured_ns`` is the capture time of its newest sample."""
         self._evidence_ns = captured_ns
         self._engine = None
-        # A window that was with the engine while the fault was found is of the time before it.
+        # A window that the engine was encoding when the fault was found comes from before the fault.
         self._trusted = self._fault_ns is None or captured_ns > self._fault_ns
 
     def encode_failed(self, detail: str) -> None:
@@ -197,7 +197,7 @@ class HealthMonitor:
         self._engine = detail
 
     def disagreement(self, detail: str | None) -> None:
-        """Fact: the sensor disagrees with the others (:mod:`runtime.core.agreement`); None that it does not."""
+        """Fact: how the sensor disagrees with the others (:mod:`runtime.core.agreement`); None if it does not."""
         self._disagreement = detail
 
     def check(self, now_ns: int, *, renewed: bool = False) -> State:
@@ -205,12 +205,12 @@ class HealthMonitor:
 
         Args:
             now_ns: now.
-            renewed: a new window is with the engine, so the age of the evidence so far says nothing.
+            renewed: a new window is being encoded, so the age of the evidence so far does not count.
         """
         verdict = self._judge(now_ns, renewed=renewed)
         if verdict.state is State.LIVE and self.state is not State.LIVE:
             if not (self._trusted and self._good >= self.limits.recover_frames):
-                # Sticky: the old fault's name stays until the sensor has earned its return.
+                # The old fault stays until the sensor meets both conditions for its return.
                 return self.state
             self._enter(now_ns, State.LIVE, "started" if self.state is State.WAITING else "recovered", "")
         elif verdict.state is not self.state:
@@ -224,7 +224,7 @@ class HealthMonitor:
         changes, self._changes = self._changes, []
         return changes
 
-    def _heard(self, now_ns: int) -> None:
+    def _note_arrival(self, now_ns: int) -> None:
         if self._arrival_ns is not None:
             self._silence.gap(now_ns - self._arrival_ns)
         self._arrival_ns = now_ns
@@ -234,9 +234,9 @@ class HealthMonitor:
         self.state = state
         self.reason = "" if state is State.LIVE else reason
         if state is not State.LIVE:
-            # What was encoded before the fault does not speak for the sensor after it.
+            # Evidence from before the fault says nothing about the sensor after it.
             self._trusted = False
-            # A stamp may be a little ahead of the node's clock: what came before the fault is still of before it.
+            # A stamp may be a little ahead of the node's clock; all that came before the fault counts as before it.
             self._fault_ns = max(now_ns, self._captured_ns)
 
     def _judge(self, now_ns: int, *, renewed: bool) -> _Verdict:
@@ -281,7 +281,7 @@ class HealthMonitor:
         return _HEALTHY
 
     def _silent(self, now_ns: int, reason: str, detail: str) -> _Verdict:
-        """Missing; if only refused messages came of late, say so instead of calling it silence."""
+        """Missing; the reason is ``refused`` instead of silence if messages came lately and all were refused."""
         self._good = 0
         if self._refusal is not None and now_ns - self._refusal[0] <= self.limits.silence_ns:
             return _Verdict(State.MISSING, "refused", self._refusal[1])

@@ -1,4 +1,4 @@
-"""The order of one sensor's messages: next, after a loss, a restart, or a repetition to refuse."""
+"""The order of one sensor's messages: the next one, one after a loss, a restart, or a repetition to refuse."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Place(Enum):
 class StreamOrder:
     """The order of one modality's accepted messages.
 
-    Sequence numbers tell loss, capture times tell a restart from a repetition. A wild number that got through
-    therefore costs one break of the window, never the stream: the next message has a lower number and a newer capture,
-    which is a restart.
+    Sequence numbers show losses; capture times tell a restart from a repetition. An absurd number that was accepted
+    therefore breaks one window but never the stream: the next message has a lower number and a newer capture time,
+    which counts as a restart.
 
     Attributes:
         sequence: number of the last accepted message; -1 before the first.
         capture_ns: its capture time on the node's clock.
-        lost: messages that the numbers say were sent but never accepted.
-        restarts: how often the count began again.
+        lost: messages that were sent, by the numbers, but never accepted.
+        restarts: how often the sensor began to count again.
     """
 
     sequence: int = -1
@@ -42,7 +42,7 @@ class StreamOrder:
     restarts: int = 0
 
     def place(self, sequence: int, capture_ns: int) -> Place:
-        """Where a message stands; changes nothing."""
+        """Where a message stands in the stream; changes nothing."""
         if self.sequence < 0:
             return Place.FIRST
         if capture_ns <= self.capture_ns:
@@ -54,7 +54,13 @@ class StreamOrder:
         return Place.NEXT if sequence == self.sequence + 1 else Place.AFTER_LOSS
 
     def accept(self, place: Place, sequence: int, capture_ns: int) -> None:
-        """Move on to an accepted message; ``place`` is what :meth:`place` said of it."""
+        """Advance to an accepted message.
+
+        Args:
+            place: as :meth:`place` gave it.
+            sequence: of the message.
+            capture_ns: of the message, node clock.
+        """
         if place is Place.AFTER_LOSS:
             self.lost += sequence - self.sequence - 1
         elif place is Place.RESTART:

@@ -1,9 +1,10 @@
-"""The pipeline: everything the node decides, as a function of (messages, now); no sockets, no sleeping, no engine.
+"""The pipeline: everything a node decides about one rig, as a function of (messages, now); no socket, no engine.
 
-The shell's loop: :meth:`Pipeline.receive` every waiting message; encode what :meth:`Pipeline.due_windows` gives and
-:meth:`Pipeline.store_evidence`; when :meth:`Pipeline.tick` gives a plan, fuse and publish; publish
-:meth:`Pipeline.events`; wait for messages until :meth:`Pipeline.wake_ns`. All times are int nanoseconds on the node's
-clock. Drain the socket before ``tick``: silence is judged on arrival, and what waits in a socket has not arrived.
+The caller's loop: give every waiting message to :meth:`Pipeline.receive`; encode what :meth:`Pipeline.due_windows`
+gives and pass the result to :meth:`Pipeline.store_evidence`; when :meth:`Pipeline.tick` gives a plan, fuse and publish
+it; publish :meth:`Pipeline.events`; wait for messages until :meth:`Pipeline.wake_ns`. All times are int nanoseconds on
+the node's clock. Drain the socket before ``tick``: a sensor is silent if nothing of it was received, and a message that
+waits in a socket was not.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle import Manifest
-from runtime.core.accounting import Ledger, add_counters
-from runtime.core.agreement import AgreementMonitor, Witness
+from runtime.core.accounting import Ledger, sum_counters
+from runtime.core.agreement import AgreementMonitor, CrossCheck
 from runtime.core.clock import nanoseconds
 from runtime.core.fusion import FusionInput, fill
 from runtime.core.health import State
@@ -56,8 +57,8 @@ class Rejected:
     Attributes:
         reason: the closed reason.
         expected: what would have been right.
-        came: what came, shortened.
-        modality: whose counters it went to; None when that could not be told.
+        came: what came, shortened and printable.
+        modality: whose counters it went to; None if it belongs to no modality of the rig.
     """
 
     reason: Reason
@@ -70,11 +71,11 @@ class Pipeline:
     """Messages in, windows and tick plans out.
 
     Args:
-        rig: what is delivered, and the policies.
+        rig: what the sensors deliver, and the policies.
         manifest: what the model needs, and the thresholds of the content checks.
         start_ns: now; the first tick is due one period later.
-        compare: fill policies whose inputs every plan carries as well.
-        limits: sizes above these are refused.
+        compare: further fill policies; every plan has an input for each of them.
+        limits: larger messages are refused.
 
     Raises:
         RigError: the rig cannot feed the bundle.
@@ -94,8 +95,8 @@ class Pipeline:
         self._decoder = FrameDecoder(limits)
         self._compare = tuple(compare)
         self._schedule = tick_schedule(rig.tick, start_ns)
-        self._bringing = frozenset(rig.tick.on or rig.modality_names)
-        self._due_ns: dict[str, int] = {}
+        self._tick_triggers = frozenset(rig.tick.on or rig.modality_names)
+        self._window_ns: dict[str, int] = {}
         self._streams = {
             sensor.modality: ModalityStream(
                 sensor,
@@ -110,18 +111,18 @@ class Pipeline:
         self._topics = {FRAME_PREFIX + f"{rig.name}/{m}".encode(): m for m in self._streams}
         self._blank: dict[str, npt.NDArray[np.float32]] = {}
         self._agreement = self._new_agreement(manifest)
-        # Drained on every turn of the shell; bounded in case it is not.
+        # The caller drains it on every turn; bounded in case it does not.
         self._events: deque[HealthEvent] = deque(maxlen=1024)
 
     def receive(self, parts: Sequence[Any], now_ns: int) -> Received | Rejected:
-        """Take one message: decode, validate, buffer, and note what it says of the sensor's health.
+        """Receive one message: decode, validate and buffer it, and note what it means for the sensor's health.
 
         Args:
             parts: topic, header, payload as they came from the socket.
             now_ns: when they came.
 
         Returns:
-            Never raises on input: what is wrong is returned and counted, and touches no other modality.
+            whether it was accepted. A bad message raises nothing: it is counted, and affects no other modality.
         """
         modality = self._modality_of(parts)
         stream = self._streams[modality] if modality is not None else None
@@ -139,14 +140,14 @@ class Pipeline:
             if stream is not None and modality is not None:
                 if e.reason is not Reason.NOT_FINITE:
                     stream.health.refused(now_ns, str(e))
-                # At once: a fault may be over before the next tick, and is to be told all the same.
+                # At once: a fault may be over before the next tick, and must be published all the same.
                 self._judge(modality, stream, now_ns)
             return Rejected(e.reason, e.expected, e.came, modality)
         return Received(frame)
 
     @property
     def is_behind(self) -> bool:
-        """Whether the newest message of a live sensor came too late: after a stall, newer ones are on their way."""
+        """Whether the newest message of a live sensor came late; after a stall, newer ones should follow."""
         return any(stream.health.is_behind for stream in self._streams.values())
 
     @property
@@ -157,8 +158,8 @@ class Pipeline:
     def due_windows(self, now_ns: int) -> list[DueWindow]:
         """The newest window of every modality that reached its next hop and passed its content checks.
 
-        A window that fails makes its modality ``corrupt`` and is not given out. Where one passes, the age of
-        the evidence so far is not held against the modality: after a stall it is old, and about to be replaced.
+        A window that fails makes its modality ``corrupt`` and is not given out. If one passes, the modality is not
+        judged by the age of its evidence so far, which is old after a stall and about to be replaced.
         """
         due = []
         for name, stream in self._streams.items():
@@ -166,20 +167,20 @@ class Pipeline:
                 window = stream.due_window()
                 if window is not None:
                     due.append(window)
-                    self._due_ns[name] = now_ns
+                    self._window_ns[name] = now_ns
                 self._judge(name, stream, now_ns, renewed=window is not None)
         return due
 
     def store_evidence(self, modality: str, evidence: npt.NDArray[np.float32], capture_ns: int) -> None:
-        """Keep what the engine made of a due window.
+        """Store the evidence that the engine made of a due window.
 
         Args:
-            modality: whose.
+            modality: of the window.
             evidence: (evidence_size,) float32. If it is not finite it counts as :meth:`encode_failed`.
-            capture_ns: the window's.
+            capture_ns: of the window.
 
         Raises:
-            ValueError: another shape than the manifest's; that is a fault of the shell, not of input.
+            ValueError: the shape is not the manifest's: a fault of the caller, not of a sensor.
         """
         stream = self._streams[modality]
         checked = self._checked(modality, evidence)
@@ -188,8 +189,8 @@ class Pipeline:
             return
         stream.evidence, stream.evidence_ns = checked, capture_ns
         stream.health.evidence(capture_ns)
-        if modality in self._bringing:
-            self._schedule.arrived(self._due_ns.get(modality, 0))
+        if modality in self._tick_triggers:
+            self._schedule.arrived(self._window_ns.get(modality, 0))
 
     def encode_failed(self, modality: str, now_ns: int, detail: str) -> None:
         """The engine failed on a due window: ``missing`` (reason ``encode_failed``) until new evidence is stored."""
@@ -198,16 +199,16 @@ class Pipeline:
         self._judge(modality, stream, now_ns)
 
     def set_blank_evidence(self, modality: str, evidence: npt.NDArray[np.float32]) -> None:
-        """Evidence of an all-zero window; needed once per modality where policy ``zero`` is used or compared."""
+        """Set the evidence of an all-zero window; once per modality, if policy ``zero`` is used or compared."""
         self._blank[modality] = self._checked(modality, evidence)
 
     def replace_bundle(self, manifest: Manifest) -> list[DueWindow]:
-        """Go on with another bundle; health, buffers and counters stay.
+        """Change to another bundle; health, buffers and counters stay.
 
-        Blank evidence is forgotten: set it again where it is needed.
+        Evidence is discarded, blank evidence too: set that again if it is needed.
 
         Returns:
-            The windows whose evidence is gone: encode and store them before the next tick.
+            the windows to encode again and store before the next tick.
 
         Raises:
             RigError: the bundle takes other windows than the one before it.
@@ -226,12 +227,12 @@ class Pipeline:
         return [window for window in windows if window is not None]
 
     def check(self, now_ns: int) -> None:
-        """Judge every modality at ``now``; :meth:`tick` does so itself."""
+        """Judge every modality at ``now``, as :meth:`tick` does as well."""
         for name, stream in self._streams.items():
             self._judge(name, stream, now_ns)
 
     def tick(self, now_ns: int) -> TickPlan | None:
-        """Judge every modality; give the plan of the tick that is due, or None.
+        """Judge every modality, and plan the tick that is due; None if none is.
 
         A tick more than one period late is skipped and counted as missed; the newest due one takes its place.
         """
@@ -259,32 +260,34 @@ class Pipeline:
                 for i, (name, s) in enumerate(self._streams.items())
             },
             capture_ns=max(captures, default=None),
-            witnesses=self._witnesses(due.deadline_ns, live),
+            cross_checks=self._cross_checks(due.deadline_ns, live),
         )
 
-    def witnessed(self, plan: TickPlan, said: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
-        """What fusion made of a plan's witnesses; who is implausible for it becomes so with the next judgement.
+    def store_cross_checks(
+        self, plan: TickPlan, probabilities: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    ) -> None:
+        """Keep what fusion made of a plan's cross-checks; a sensor they show to be implausible is judged so next time.
 
         Args:
             plan: the last one that :meth:`tick` gave.
-            said: modality -> class probabilities by itself, and of the others.
+            probabilities: modality -> class probabilities from that modality alone, and from the others.
         """
-        if self._agreement is None or not plan.witnesses:
+        if self._agreement is None or not plan.cross_checks:
             return
-        self._agreement.witnessed(plan.deadline_ns, said)
+        self._agreement.store(plan.deadline_ns, probabilities)
         for name, stream in self._streams.items():
             stream.health.disagreement(self._agreement.detail(name))
 
     def tick_failed(self) -> None:
-        """The engine failed on the plan that :meth:`tick` gave last: it counts as failed, not as published."""
+        """The engine failed on the plan that :meth:`tick` gave last; the tick counts as failed, not as published."""
         self._schedule.failed += 1
         self._schedule.published -= 1
 
     def wake_ns(self, now_ns: int) -> int:
-        """When the shell must call :meth:`tick` at the latest; not before ``now``.
+        """When the caller must call :meth:`tick` at the latest; not before ``now``.
 
-        That is the next tick's deadline, or earlier if a sensor's silence becomes ``missing`` before it: the change is
-        then published when it happens, and not up to a tick later.
+        That is the next tick's deadline, or earlier if a sensor's silence becomes ``missing`` before it, so that the
+        change is published when it happens and not up to a tick later.
         """
         wake = self._schedule.next_deadline_ns
         for stream in self._streams.values():
@@ -304,7 +307,7 @@ class Pipeline:
         return self._streams[modality].health.state
 
     def latest_window(self, modality: str) -> DueWindow | None:
-        """The last window given out for encoding: the measured side of ``best/<m>`` while the modality is live."""
+        """The last window given out for encoding; ``best/<m>`` is measured from it while the modality is live."""
         return self._streams[modality].latest
 
     def counters(self) -> dict[str, Any]:
@@ -313,23 +316,21 @@ class Pipeline:
         Returns:
             ``received``, ``used``, ``pending``, ``dropped`` {reason: n}, ``unaccounted``, ``lost``, ``restarts``,
             ``clock_reanchored``, ``windows`` {encoded, superseded, corrupt}, ``ticks`` {published, missed,
-            failed} in all; ``modalities`` the same per modality without ticks; ``unattributed`` the messages that
-            belong to none. See :mod:`runtime.core.accounting` for the words.
+            failed} in total; ``modalities`` the same per modality, without ticks; ``unattributed`` the messages
+            that belong to no modality. :mod:`runtime.core.accounting` explains the words.
         """
         modalities = {name: s.counters() for name, s in self._streams.items()}
-        nowhere = self._unattributed.counters()
-        total: dict[str, Any] = {}
-        for part in (*modalities.values(), nowhere):
-            add_counters(total, part)
+        unattributed = self._unattributed.counters()
+        total = sum_counters((*modalities.values(), unattributed))
         ticks = {
             "published": self._schedule.published,
             "missed": self._schedule.missed,
             "failed": self._schedule.failed,
         }
-        return total | {"ticks": ticks, "modalities": modalities, "unattributed": nowhere}
+        return total | {"ticks": ticks, "modalities": modalities, "unattributed": unattributed}
 
     def _modality_of(self, parts: Sequence[Any]) -> str | None:
-        """Whose counters a message belongs to, told from its topic alone, so that a bad header is attributed."""
+        """Whose counters a message belongs to, by its topic alone, so that a bad header is attributed as well."""
         if not parts or len(parts[0]) > 512:
             return None
         return self._topics.get(bytes(parts[0]))
@@ -350,16 +351,19 @@ class Pipeline:
         windows_s = [(m.window + m.hop) / m.rate_hz for m in manifest.modalities]
         return AgreementMonitor(self.rig.modality_names, odds, nanoseconds(max(windows_s)))
 
-    def _witnesses(self, now_ns: int, live: Mapping[str, bool]) -> Mapping[str, Witness]:
+    def _cross_checks(self, now_ns: int, live: Mapping[str, bool]) -> Mapping[str, CrossCheck]:
         if self._agreement is None:
             return {}
-        heard = {name: live[name] or s.health.state is State.IMPLAUSIBLE for name, s in self._streams.items()}
-        evidence = {name: s.evidence for name, s in self._streams.items() if s.evidence is not None}
-        return self._agreement.witnesses(now_ns, live, heard, evidence)
+        healthy = {
+            name: live[name] or s.health.state is State.IMPLAUSIBLE for name, s in self._streams.items()
+        }
+        return self._agreement.cross_checks(now_ns, live, healthy, self._evidence())
 
     def _fill(self, policy: FillPolicy, live: Mapping[str, bool]) -> FusionInput:
-        evidence = {name: s.evidence for name, s in self._streams.items() if s.evidence is not None}
-        return fill(policy, self.rig.modality_names, live, evidence, self._blank)
+        return fill(policy, self.rig.modality_names, live, self._evidence(), self._blank)
+
+    def _evidence(self) -> dict[str, npt.NDArray[np.float32]]:
+        return {name: s.evidence for name, s in self._streams.items() if s.evidence is not None}
 
     def _checked(self, modality: str, evidence: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         size = self._streams[modality].spec.evidence_size

@@ -29,15 +29,15 @@ FLAT_UV = 1e-3
 """EEG samples closer than this, in microvolts, are equal: far below any converter's step."""
 
 ROWS = 64
-"""An image of twice as many rows or more is judged by every second, third, ... of them, at least this many."""
+"""Taller images are judged by evenly spaced rows, at least this many."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """How the threshold of one check follows from the training windows.
+    """One check, and how its threshold follows from the training windows.
 
-    ``halfway``: the limit lies halfway between the worst training value and 1 (for shares). ``times``: the worst
-    training value times ``factor``, and for a maximum never below ``floor``.
+    ``halfway``: halfway between the worst training value and 1 (for shares). ``times``: the worst training value times
+    ``factor``; a maximum is never below ``floor``.
     """
 
     measure: str
@@ -74,9 +74,9 @@ _CHECKS: dict[ModalityKind, tuple[_Check, ...]] = {
         _Check("roughness", "max", "times", 2.0),
     ),
     "audio": (
-        # A dead microphone is 34 dB below the quietest training window; a pause between two words is not.
+        # 34 dB below the quietest training window: a dead microphone is below that, a pause between two words is not.
         _Check("rms", "min", "times", 0.02),
-        # A loud recording clips a little; twenty times too loud clips in runs, ten times more of the window.
+        # A loud recording clips a little; one that is twenty times too loud clips ten times more of the window.
         _Check("clipped_share", "max", "times", 1.5, floor=0.002),
     ),
     "eeg": (
@@ -113,7 +113,7 @@ def measure(kind: ModalityKind, window: npt.NDArray[Any]) -> dict[str, float]:
         ``constant_share`` of the channels, ``largest`` magnitude, ``deviation`` (largest channel standard deviation),
         ``mean_deviation`` over channels, in the sensor's unit.
     """
-    # Finite samples may overflow: what is then infinite, or no number, fails its check.
+    # Finite samples may overflow; a measure that is infinite or NaN fails its check.
     with np.errstate(over="ignore", invalid="ignore"):
         return _MEASURES[kind](window)
 
@@ -124,8 +124,8 @@ def judge(kind: ModalityKind, measures: Mapping[str, float], thresholds: Mapping
     Args:
         kind: of the modality.
         measures: what :func:`measure` gave.
-        thresholds: check name -> limit, ``Manifest.health_thresholds[modality]``; checks that are not in it do not
-            judge.
+        thresholds: check name -> limit, as in ``Manifest.health_thresholds[modality]``; checks without one are left
+            out.
     """
     for check in _CHECKS[kind]:
         threshold = thresholds.get(check.name)
@@ -161,20 +161,15 @@ def thresholds_from(kind: ModalityKind, measures: Iterable[Mapping[str, float]])
     return limits
 
 
-def known_checks(kind: ModalityKind) -> tuple[str, ...]:
-    """The names that thresholds of a kind may have."""
-    return tuple(check.name for check in _CHECKS[kind])
-
-
 def _some_rows(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Evenly spaced rows of an image, all of a small one: shares and means need no more, and each frame pays for it."""
+    """Evenly spaced rows of a large image, all rows of a small one: enough for shares and means, at less cost."""
     return image[:: max(1, len(image) // ROWS)]
 
 
 def _measure_rgb(window: npt.NDArray[Any]) -> dict[str, float]:
     window = _some_rows(window)
     red, green, blue = window[..., 0], window[..., 1], window[..., 2]
-    # The bits say it: all channels < 8 iff their OR is, all >= 248 (five high bits set) iff their AND is.
+    # All channels are < 8 if their OR is, and all are >= 248 (five high bits set) if their AND is.
     either, both = red | green | blue, red & green & blue
     pixels = either.size
     signed = green.astype(np.int16)

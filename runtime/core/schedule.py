@@ -1,4 +1,4 @@
-"""When a decision is due: at a steady rate without drift or as data arrives, and an honest count of what was missed."""
+"""When a decision is due: at a steady rate without drift, or as data arrives; and how many were missed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class DueTick:
 
 
 class TickSchedule:
-    """Ticks at a fixed rate: tick n is due at ``start + (n + 1) / rate``, computed from n, so nothing adds up.
+    """Ticks at a fixed rate: tick n is due at ``start + (n + 1) / rate``, computed from n, so no error accumulates.
 
-    A tick that is asked for more than one period after its deadline is not made up for: it counts as missed, and the
-    newest one that is due takes its place.
+    A tick that is asked for more than one period after its deadline counts as missed; the newest due one takes its
+    place.
     """
 
     def __init__(self, rate_hz: float, start_ns: int) -> None:
@@ -46,10 +46,10 @@ class TickSchedule:
         return self.deadline_ns(self._next)
 
     def arrived(self, at_ns: int) -> None:
-        """A window came: nothing to a steady rate."""
+        """Evidence of a new window was stored; a steady rate ignores it."""
 
     def due(self, now_ns: int) -> DueTick | None:
-        """The tick to publish now, or None; the same tick is never given twice."""
+        """The tick to publish now, or None; gives each tick once."""
         if now_ns < self.next_deadline_ns:
             return None
         # Jump close to the newest due tick by division, then step: a pause of hours costs no loop of hours.
@@ -65,8 +65,8 @@ class TickSchedule:
 class ArrivalSchedule:
     """A tick for every new window, and at the latest one period after the tick before.
 
-    A tick is due from the moment its window was complete, so its lateness is what encoding and fusing took. Only the
-    promise of one tick per period can be missed: what is asked for later than that counts whole periods as missed.
+    A tick is due when its window is complete, so its lateness is the time that encoding and fusing took. Ticks are
+    missed only by whole periods: if one is asked for later than a period after the last, each further period counts.
     """
 
     def __init__(self, rate_hz: float, start_ns: int) -> None:
@@ -80,17 +80,17 @@ class ArrivalSchedule:
 
     @property
     def next_deadline_ns(self) -> int:
-        """When the next tick is due, as far as is known."""
+        """When the next tick is due, unless a window arrives before."""
         latest_ns = self._last_ns + self.period_ns
         return latest_ns if self._arrived_ns is None else min(self._arrived_ns, latest_ns)
 
     def arrived(self, at_ns: int) -> None:
-        """Evidence of a window that was complete at ``at_ns`` is there; of several before a tick the first counts."""
+        """Evidence of a window that was complete at ``at_ns`` was stored; of several before a tick the first counts."""
         if self._arrived_ns is None:
             self._arrived_ns = max(at_ns, self._last_ns)
 
     def due(self, now_ns: int) -> DueTick | None:
-        """The tick to publish now, or None; the same tick is never given twice."""
+        """The tick to publish now, or None; gives each tick once."""
         deadline = self.next_deadline_ns
         if now_ns < deadline:
             return None

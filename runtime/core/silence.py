@@ -1,17 +1,17 @@
-"""How long one sensor may say nothing before that is silence: less for one whose messages come evenly."""
+"""How long a sensor may send nothing before it counts as silent: less for one whose messages come evenly."""
 
 from __future__ import annotations
 
-MESSAGES_OF_LATE = 32
-"""How even a sensor is, is known from its last so many messages, up to twice as many."""
+RECENT_MESSAGES = 32
+"""The limit follows the gaps between the last 32 to 64 messages."""
 
 
 class SilenceLimit:
-    """The limit of one sensor, from the gaps between its messages.
+    """The limit of one sensor, from the gaps between its recent messages.
 
-    It is the longest gap of late and one period more, so that one lost message is no silence; never above ``most_ns``
-    and never below ``least_ns``. Nothing is known of a sensor that has just begun, or that was silent: it has the whole
-    of ``most_ns`` for its next :data:`MESSAGES_OF_LATE` messages.
+    It is the longest recent gap plus one period, so that one lost message is no silence; never above ``most_ns`` and
+    never below ``least_ns``. A sensor that has just started, or was silent, has no recent gaps: its limit is
+    ``most_ns`` for the next :data:`RECENT_MESSAGES` messages.
 
     Attributes:
         ns: silence longer than this is ``missing``.
@@ -26,7 +26,7 @@ class SilenceLimit:
         self._count = 0
 
     def gap(self, ns: int) -> None:
-        """Fact: so long passed between two messages."""
+        """Fact: ``ns`` nanoseconds passed between two messages."""
         if ns > self._longest_ns:
             if ns > self._most_ns:
                 self.ns, self._longest_ns, self._count = self._most_ns, 0, 0
@@ -34,7 +34,7 @@ class SilenceLimit:
             self._longest_ns = ns
             self.ns = max(self.ns, self._within_bounds())
         self._count += 1
-        if self._count == MESSAGES_OF_LATE:
+        if self._count == RECENT_MESSAGES:
             self.ns = self._within_bounds()
             self._longest_ns = self._count = 0
 

@@ -1,4 +1,4 @@
-"""One modality of the pipeline: its order, buffer, health and ledger, and the rules that tie them together."""
+"""One modality of the pipeline: its order, buffer, health and ledger, and the rules that connect them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runtime.rig import HealthPolicy, SensorSpec
 from runtime.wire import Frame, Reason, WireError
 
 _BEGINNING_BYTES = 4096
-"""A message of more than this is compared with the one before from its beginning first."""
+"""Of a message larger than this, only the beginning is compared first with the message before."""
 
 _LONGEST_CHUNKS = 4
 """A message may be this many times the rig's chunk (or one window) before it is refused as wrongly shaped."""
@@ -31,8 +31,8 @@ class DueWindow:
     """A window to encode.
 
     Attributes:
-        modality: whose.
-        window: (*window_shape) in the raw dtype; a copy that never changes.
+        modality: whose window it is.
+        window: (*window_shape) in the raw dtype; never changes.
         capture_ns: capture time of its newest sample, node clock.
     """
 
@@ -42,11 +42,11 @@ class DueWindow:
 
 
 class ModalityStream:
-    """What the pipeline keeps of one modality.
+    """The pipeline's state of one modality.
 
     Args:
-        sensor: what the rig says is delivered.
-        spec: what the bundle says is needed.
+        sensor: what is delivered, by the rig.
+        spec: what the model needs, by the bundle.
         policy: the rig's health policy.
         thresholds: the bundle's content checks of this modality.
         start_ns: when the pipeline started.
@@ -78,7 +78,7 @@ class ModalityStream:
         self.clock_guard = ClockGuard(policy.recover_frames, limits.late_ns, period_ns)
         self._dtype = np.dtype(spec.dtype)
         self._is_float = self._dtype.kind == "f"
-        # A stamp may jitter by this before the time between two messages counts as samples that never came.
+        # A stamp may be this much later than expected before samples count as lost.
         self._jitter_ns = 2 * period_ns
         self._samples_before: npt.NDArray[Any] | None = None
         self._beginning = b""
@@ -87,7 +87,7 @@ class ModalityStream:
         """Validate and buffer one decoded message; the ledger has already counted its arrival.
 
         Raises:
-            WireError: refused; nothing but counters and health has changed.
+            WireError: refused; only counters and health have changed.
         """
         self._refuse_form(frame)
         captured_ns, place = self._placed(frame, now_ns)
@@ -101,7 +101,7 @@ class ModalityStream:
                 f"sequence after {self.order.sequence}, captured after {self.order.capture_ns} ns",
                 f"sequence {frame.sequence}, captured at {captured_ns} ns",
             )
-        # Counted, because numpy's all() takes three times as long and this runs for every message.
+        # Counted, because numpy's all() takes three times as long, and this runs for every message.
         count = frame.samples.size - np.count_nonzero(np.isfinite(frame.samples)) if self._is_float else 0
         if count:
             self._skip(frame, captured_ns, place)
@@ -112,7 +112,7 @@ class ModalityStream:
         self._accept(frame, captured_ns, now_ns, place)
 
     def due_window(self) -> DueWindow | None:
-        """The newest window if there is a new one and it passes the content checks; bad ones are counted."""
+        """The newest window if there is a new one and it passes the content checks; one that fails is counted."""
         cut = self.buffer.cut()
         if cut is None:
             return None
@@ -142,14 +142,14 @@ class ModalityStream:
         }
 
     def replace_bundle(self, spec: ModalitySpec, thresholds: dict[str, float]) -> DueWindow | None:
-        """Go on with another bundle that takes the same windows: its checks, and no evidence yet.
+        """Change to another bundle that takes the same windows: use its content checks and discard the evidence.
 
         Returns:
-            The window that the evidence so far was of, to be encoded again; None if there was none.
+            The window that the discarded evidence was made of, to encode again; None if there was no evidence.
         """
         self.spec, self._thresholds = spec, thresholds
-        held, self.evidence = self.evidence is not None, None
-        return self.latest if held else None
+        had_evidence, self.evidence = self.evidence is not None, None
+        return self.latest if had_evidence else None
 
     def _refuse_form(self, frame: Frame) -> None:
         spec = self.spec
@@ -163,10 +163,11 @@ class ModalityStream:
             raise WireError(Reason.WRONG_UNIT, f"unit {spec.unit!r}", frame.unit)
 
     def _placed(self, frame: Frame, now_ns: int) -> tuple[int, Place]:
-        """Capture time on the node's clock and place in the stream, of a message whose stamp is possible.
+        """The capture time on the node's clock and the place in the stream.
 
         Raises:
-            WireError: it is not, and the clock is not one to follow (:class:`~runtime.core.clock_guard.ClockGuard`).
+            WireError: the stamp is impossible, and the clock cannot be followed
+                (:class:`~runtime.core.clock_guard.ClockGuard`).
         """
         captured_ns = node_time(frame.capture_ns, frame.clock) + self.clock_guard.correction_ns
         place = self.order.place(frame.sequence, captured_ns)
@@ -186,7 +187,7 @@ class ModalityStream:
         return captured_ns, Place.RESTART
 
     def _clock_fault(self, frame: Frame, captured_ns: int, now_ns: int, place: Place) -> WireError | None:
-        """What proves a stamp wrong, if anything does."""
+        """What proves a stamp wrong; None if nothing does."""
         if ahead_of(now_ns, captured_ns, self._tolerance_ns, frame.clock):
             return WireError(
                 Reason.FUTURE,
@@ -221,12 +222,12 @@ class ModalityStream:
         self.ledger.expire(self.buffer.oldest)
 
     def _repeats(self, samples: npt.NDArray[Any]) -> bool:
-        """Whether a message is the one before it again, and should not be.
+        """Whether a message repeats the one before it, in a way that a working sensor does not.
 
-        A stretch of constant samples (digital silence, a flat electrode) repeats itself without being frozen: the
-        content checks judge those. An image is never "constant in time" within one message.
+        Constant samples (digital silence, a flat electrode) repeat without the sensor being frozen; the content checks
+        judge those. This does not apply to images.
         """
-        # Two images of a living camera differ at once: the whole is compared only where the beginning is the same.
+        # Two images of a working camera differ from the beginning; only if they do not, everything is compared.
         small = samples.nbytes <= _BEGINNING_BYTES
         beginning = samples.tobytes() if small else samples.reshape(-1)[: _BEGINNING_BYTES // 8].tobytes()
         same, self._beginning = beginning == self._beginning, beginning
@@ -238,13 +239,13 @@ class ModalityStream:
         return self.buffer.is_image or bool((samples != samples[0]).any())
 
     def _skip(self, frame: Frame, captured_ns: int, place: Place) -> None:
-        """Pass over a message in order whose samples cannot be used: it came, so it is not lost, but it is a gap."""
+        """Skip a message in order whose samples cannot be used: it arrived, so it is not lost, but it leaves a gap."""
         self.order.accept(place, frame.sequence, captured_ns)
         if self.buffer.window > 1:
             self._restart(Reason.BROKEN_WINDOW)
 
     def _breaks(self, place: Place, captured_ns: int, count: int) -> bool:
-        """Whether the window may not bridge from the last message to this one."""
+        """Whether there is a gap between the last message and this one that no window may bridge."""
         if self.buffer.window == 1 or place is Place.FIRST:
             return False
         expected_ns = self.order.capture_ns + round(count * 1e9 / self.spec.rate_hz)

@@ -1,11 +1,11 @@
-"""What a tick is to fuse and to publish, as the pipeline plans it."""
+"""The plan of a tick: what to fuse and what to publish."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from runtime.core.agreement import Witness
+from runtime.core.agreement import CrossCheck
 from runtime.core.fusion import FusionInput
 from runtime.core.health import State
 
@@ -19,7 +19,7 @@ class ModalityStatus:
         reason: the rule behind it; empty while live.
         age_ns: since the capture of its newest evidence; None before the first.
         weight: the presence value that the rig's fill policy gives to fuse.
-        imputed: whether the decision stands on an estimate of it.
+        imputed: whether the model estimates it for the decision.
     """
 
     state: State
@@ -40,8 +40,8 @@ class TickPlan:
         alternatives: policy -> input, for the policies to compare with.
         modalities: modality -> status, in the order of the mask.
         capture_ns: newest capture time among the live evidence; None if nothing is live.
-        witnesses: modality -> what to fuse as well, now and then, to hold it against the others; give what comes of it
-            to :meth:`Pipeline.witnessed`.
+        cross_checks: modality -> what to fuse as well, to compare that sensor with the others; empty at most ticks.
+            :meth:`~runtime.core.pipeline.Pipeline.store_cross_checks` takes the result.
     """
 
     number: int
@@ -50,4 +50,4 @@ class TickPlan:
     alternatives: Mapping[str, FusionInput]
     modalities: Mapping[str, ModalityStatus]
     capture_ns: int | None
-    witnesses: Mapping[str, Witness] = field(default_factory=dict)
+    cross_checks: Mapping[str, CrossCheck] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Windows: the newest slice of a stream that an encoder takes, cut on its hop from contiguous samples only."""
+"""Windows: what an encoder takes, cut from contiguous samples of a stream, one per hop, the newest first."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Cut:
     """One window cut from the stream.
 
     Attributes:
-        window: (*window_shape) in the raw dtype; never changes: a copy, or an image as it came.
+        window: (*window_shape) in the raw dtype; a copy, or an image as it came; never changes.
         capture_ns: capture time of its newest sample, node clock.
         start: position of its first sample since the start of the stream.
         end: position after its last sample.
-        superseded: older windows that were due and never cut, because this one is newer.
+        superseded: older windows that were due and are skipped, because this one is newer.
     """
 
     window: npt.NDArray[Any]
@@ -34,9 +34,9 @@ class Cut:
 class WindowBuffer:
     """The samples of one modality, preallocated, time first.
 
-    Windows end at ``run start + window + k * hop``, where a *run* is a stretch without a lost sample: a window never
-    bridges a gap, so what the encoder sees is a signal that existed. After :meth:`restart` the next window is due
-    when a whole window of new samples is there.
+    Windows end at ``run start + window + k * hop``, where a *run* is a stretch without a lost sample. A window never
+    bridges a gap, so the encoder only sees signals that existed. After :meth:`restart` the next window is due when a
+    whole window of new samples has arrived.
 
     Args:
         spec: sample shape, dtype, rate, window and hop.
@@ -48,8 +48,8 @@ class WindowBuffer:
         self.is_image = spec.kind in ("rgb", "depth")
         self._rate_hz = spec.rate_hz
         self._keep = spec.window + spec.hop
-        # Room for as much again as must be kept: samples move to the front once per `keep` samples, not per message.
-        # An image is a window by itself and lies in the message that brought it: it is kept there and not copied.
+        # Twice the room that is needed: samples then move to the front once per `keep` samples, not once per message.
+        # An image is a window by itself: it stays in the message that brought it and is not copied.
         room = 0 if self.is_image else 2 * self._keep + longest
         self._samples = np.zeros((room, *spec.sample_shape), spec.dtype)
         self._images: deque[npt.NDArray[Any]] = deque(maxlen=spec.hop)
@@ -59,7 +59,14 @@ class WindowBuffer:
         self.total = 0
 
     def append(self, samples: npt.NDArray[Any], capture_ns: int) -> tuple[int, int]:
-        """Add a message's samples (n, *sample_shape), images must not change afterwards; gives positions (start, end).
+        """Add a message's samples; images must not change afterwards.
+
+        Args:
+            samples: (n, *sample_shape) in the raw dtype.
+            capture_ns: capture time of the newest one, node clock.
+
+        Returns:
+            their positions: start, end.
 
         Raises:
             ValueError: more samples than ``longest``.
@@ -88,11 +95,11 @@ class WindowBuffer:
 
     @property
     def oldest(self) -> int:
-        """No window that is still to come begins before this position."""
+        """No later window begins before this position."""
         return max(self.total - self._keep, self._next_end - self.window)
 
     def restart(self) -> None:
-        """Begin a new run: samples so far will be in no window."""
+        """Begin a new run: no later window contains the samples so far."""
         self._next_end = self.total + self.window
         self._base = self.total
         self._marks.clear()

@@ -1,8 +1,8 @@
 """The worklist: what a node does between ticks, and whether there is still time for it before the next one.
 
-One thread encodes, fuses and decodes, so a job that starts too close to a deadline would delay the tick.
-The list holds a job back when it would not be done in time, going by how long that job took before.
-Encoding comes before observations: decisions rest on it.
+One thread encodes, fuses and decodes, so a job that starts too close to a deadline would delay the tick. The list
+holds a job back if it would not be done in time, judged by how long that job took before. Encoding comes before
+observations, because decisions need it.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ _SMOOTHING = 0.2
 """Share of the newest duration in the running estimate."""
 
 _FORGETTING = 0.98
-"""What is left, per tick, of the estimate of an observation that was held back: what once took long may not now."""
+"""The estimate of an observation that is held back shrinks by this factor per tick, so that it gets another try."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeJob:
-    """Encode the windows of one modality that are due, of one rig or several, in one batch.
+    """Encode the due windows of one modality, from one rig or several, in one batch.
 
     Attributes:
         modality: whose windows.
-        dues: (number of the rig among the node's, its window); at least one.
+        windows: (number of the rig among the node's, its window); at least one.
     """
 
     modality: str
-    dues: tuple[tuple[int, DueWindow], ...]
+    windows: tuple[tuple[int, DueWindow], ...]
 
     @property
     def stage(self) -> str:
-        """The name that durations go by."""
+        """The name under which durations are kept."""
         return f"encode_{self.modality}"
 
     @property
     def rows(self) -> int:
-        """How many windows: a batch takes longer than one."""
-        return len(self.dues)
+        """How many windows; a batch takes longer than a single one."""
+        return len(self.windows)
 
 
 @dataclass(frozen=True, slots=True)
 class ObserveJob:
-    """Make and publish what somebody listens to of one modality.
+    """Make and publish the observations of one modality that somebody subscribes to.
 
     Attributes:
         modality: whose observation.
         rig: number of the rig among the node's.
-        imputed: ``imputed/<modality>`` is wanted.
-        best: ``best/<modality>`` is wanted.
+        imputed: whether to make ``imputed/<modality>``.
+        best: whether to make ``best/<modality>``.
     """
 
     modality: str
@@ -64,7 +64,7 @@ class ObserveJob:
 
     @property
     def stage(self) -> str:
-        """The name that durations go by."""
+        """The name under which durations are kept."""
         return f"observe_{self.modality}"
 
     @property
@@ -77,11 +77,11 @@ Job = EncodeJob | ObserveJob
 
 
 class Worklist:
-    """Jobs between ticks; at most one window and one observation per modality and rig, so it is bounded.
+    """Jobs between ticks: at most one window and one observation per modality and rig, so it is bounded.
 
     Args:
-        largest_batch: windows that the engine encodes at once; None if any number will do.
-        superseded: where to count on from.
+        largest_batch: the most windows that the engine encodes at once; None for any number.
+        superseded: the count to continue from.
     """
 
     def __init__(self, largest_batch: int | None = None, *, superseded: int = 0) -> None:
@@ -89,26 +89,26 @@ class Worklist:
         self._observations: deque[ObserveJob] = deque()
         self._largest_batch = largest_batch
         self._estimate_ns: dict[tuple[str, int], float] = {}
-        self._worked = False
-        self._made: dict[tuple[int, str], int] = {}
+        self._encoded_since_tick = False
+        self._observed_at_tick: dict[tuple[int, str], int] = {}
         self._ticks = 0
         self.superseded = superseded
-        """Observations that the next tick overtook before there was time for them."""
+        """Observations that were replaced by those of the next tick before there was time for them."""
 
     @property
     def wants_windows(self) -> bool:
-        """Whether all windows taken so far are encoded: only then are newer ones taken, so none waits twice."""
+        """Whether all windows taken so far are encoded; newer ones are taken only then, so that none waits twice."""
         return not self._windows
 
     def add_windows(self, windows: Iterable[DueWindow], rig: int = 0) -> None:
-        """Take in the windows that are due of one rig; those of one modality are encoded together."""
+        """Add the due windows of one rig; windows of one modality are encoded together."""
         for window in windows:
             at = self._batch_with_room(window.modality)
             if at is None:
                 self._windows.append(EncodeJob(window.modality, ((rig, window),)))
             else:
                 batch = self._windows[at]
-                self._windows[at] = EncodeJob(batch.modality, (*batch.dues, (rig, window)))
+                self._windows[at] = EncodeJob(batch.modality, (*batch.windows, (rig, window)))
 
     def _batch_with_room(self, modality: str) -> int | None:
         for at, job in enumerate(self._windows):
@@ -117,13 +117,13 @@ class Worklist:
         return None
 
     def drop_windows(self) -> None:
-        """Forget the windows that wait: newer ones are encoded in their place."""
+        """Forget the windows that wait, because newer ones are encoded in their place."""
         self._windows.clear()
 
-    def ticked(self, observations: Iterable[ObserveJob]) -> None:
-        """A tick was published: its observations replace those of the last one that were not made.
+    def begin_interval(self, observations: Iterable[ObserveJob]) -> None:
+        """Begin the interval after a tick: its observations replace those that were not made since the tick before.
 
-        The modality whose observation was made longest ago comes first: if there is not time for all, they take turns.
+        The modality whose observation was made longest ago comes first, so they take turns if there is no time for all.
         """
         self.superseded += len(self._observations)
         for held_back in self._observations:
@@ -131,18 +131,20 @@ class Worklist:
                 self._estimate_ns[held_back.stage, 1] *= _FORGETTING
         self._ticks += 1
         self._observations = deque(
-            sorted(observations, key=lambda job: self._made.get((job.rig, job.modality), 0))
+            sorted(observations, key=lambda job: self._observed_at_tick.get((job.rig, job.modality), 0))
         )
-        self._worked = False
+        self._encoded_since_tick = False
 
     def next(self, now_ns: int, deadline_ns: int) -> Job | None:
-        """The job to do now, taken off the list; None if there is none, or none that would be done in time.
+        """Take the job to do now off the list; None if there is none, or none that would be done in time.
 
-        The first encoding after a tick is always done: an engine slower than the tick delays ticks, but
-        sensors keep being heard.
+        The first encoding after a tick is always done, so an engine that is slower than the tick delays ticks but does
+        not lose its sensors.
         """
-        if self._windows and (not self._worked or self._fits(self._windows[0], now_ns, deadline_ns)):
-            self._worked = True
+        if self._windows and (
+            not self._encoded_since_tick or self._fits(self._windows[0], now_ns, deadline_ns)
+        ):
+            self._encoded_since_tick = True
             return self._windows.popleft()
         if (
             not self._windows
@@ -150,7 +152,7 @@ class Worklist:
             and self._fits(self._observations[0], now_ns, deadline_ns)
         ):
             job = self._observations.popleft()
-            self._made[job.rig, job.modality] = self._ticks
+            self._observed_at_tick[job.rig, job.modality] = self._ticks
             return job
         return None
 

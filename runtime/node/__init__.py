@@ -1,1 +1,1 @@
-"""The node: the process that takes sensors' frames in and publishes decisions; a thin shell around ``runtime.core``."""
+"""The node: the process that receives sensors' frames and publishes decisions; a thin shell around ``runtime.core``."""

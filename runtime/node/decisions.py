@@ -1,6 +1,6 @@
-"""From a tick's plan to what is published of it: fusion, the decision's message, and observations.
+"""From the plan of a tick to its messages: fusion, the decision, and observations.
 
-A live node and a replay share this, so that the same inputs make the same decisions in both.
+A live node and a replay share this code, so the same inputs give the same decisions in both.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from runtime.wire import Alternative, Decision, ModalityReport, Observation
 
 @dataclass(frozen=True, slots=True)
 class FusedPlan:
-    """What fusion made of a tick's plan: class probabilities, in the order of the manifest's classes.
+    """The result of fusing a tick's plan: class probabilities, in the order of the manifest's classes.
 
     Attributes:
         own: under the rig's own policy.
         compared: under each compared policy, in the plan's order.
-        said: modality -> of its witness alone and of the rest; empty at most ticks.
+        cross_checks: modality -> from that modality alone, and from the others; empty at most ticks.
     """
 
     own: list[float]
     compared: list[list[float]] = field(default_factory=list)
-    said: Mapping[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+    cross_checks: Mapping[str, tuple[list[float], list[float]]] = field(default_factory=dict)
 
 
 def fuse_plans(session: Session, plans: Sequence[TickPlan]) -> list[FusedPlan]:
-    """Fuse the plans of ticks that are due at once, of one rig or several, in as few calls as the engine allows.
+    """Fuse the plans of ticks that are due together, from one rig or several, in as few calls as the engine allows.
 
     Raises:
         EngineError: the engine failed.
@@ -50,7 +50,7 @@ def fuse_plans(session: Session, plans: Sequence[TickPlan]) -> list[FusedPlan]:
         FusedPlan(
             next(rows),
             list(islice(rows, len(plan.alternatives))),
-            {modality: (next(rows), next(rows)) for modality in plan.witnesses},
+            {modality: (next(rows), next(rows)) for modality in plan.cross_checks},
         )
         for plan in plans
     ]
@@ -59,13 +59,13 @@ def fuse_plans(session: Session, plans: Sequence[TickPlan]) -> list[FusedPlan]:
 def _inputs(plan: TickPlan) -> Iterator[FusionInput]:
     yield plan.input
     yield from plan.alternatives.values()
-    for witness in plan.witnesses.values():
-        yield witness.alone
-        yield witness.rest
+    for check in plan.cross_checks.values():
+        yield check.alone
+        yield check.others
 
 
 def _fused(session: Session, inputs: Sequence[FusionInput]) -> list[list[float]]:
-    """A row per input; evidence that one lacks is zeros."""
+    """One row per input; evidence that an input lacks is zeros."""
     if len(inputs) == 1:
         evidence = {name: e[np.newaxis] for name, e in inputs[0].evidence.items()}
         presence = inputs[0].presence[np.newaxis]
@@ -80,7 +80,7 @@ def _fused(session: Session, inputs: Sequence[FusionInput]) -> list[list[float]]
 
 
 def blank_evidence(session: Session) -> dict[str, npt.NDArray[np.float32]]:
-    """Evidence of an all-zero window of every modality: what a system without a presence mask feeds.
+    """The evidence of an all-zero window of every modality, which policy ``zero`` feeds in place of absent ones.
 
     Raises:
         EngineError: the engine failed.
@@ -92,10 +92,10 @@ def blank_evidence(session: Session) -> dict[str, npt.NDArray[np.float32]]:
 
 
 class DecisionMaker:
-    """What a session says of the plans of a rig's ticks."""
+    """Makes the messages of a rig's ticks: decisions, and observations of single modalities."""
 
     def __init__(self, rig: Rig, session: Session) -> None:
-        """Bind a rig and the session of a bundle that it feeds."""
+        """Make messages of a rig with the session of a bundle that it feeds."""
         self.rig = rig
         self._session = session
         self._names = rig.modality_names
@@ -103,11 +103,11 @@ class DecisionMaker:
         self._units = {m.name: m.observation_unit for m in session.manifest.modalities}
 
     def decision(self, plan: TickPlan, fused: FusedPlan, *, published_ns: int, fuse_ms: float) -> Decision:
-        """The message of a tick.
+        """The decision of a tick.
 
         Args:
             plan: of the tick.
-            fused: what fusion made of it.
+            fused: the result of fusing it.
             published_ns: now.
             fuse_ms: how long the tick took so far.
         """
@@ -153,25 +153,25 @@ class DecisionMaker:
         *,
         published_ns: int,
     ) -> list[Observation]:
-        """What is known of one modality as of a tick.
+        """The observations of one modality as of a tick.
 
-        The imputed stream never rests on the modality itself: it is what the *other* sensors say, so it can be held
-        against the measurement while there is one.
+        The imputed stream never uses the modality itself: it is estimated from the *other* sensors, so it can be
+        compared with the measurement while there is one.
 
         Args:
             plan: of the tick.
-            modality: which.
+            modality: to observe.
             window: its newest measured window while it is live, else None.
-            streams: what is wanted: ``imputed``, ``best`` or both.
+            streams: to make: ``imputed``, ``best`` or both.
             published_ns: now.
 
         Raises:
             EngineError: the engine failed.
         """
-        made = []
+        observations = []
         if "best" in streams and window is not None:
             values = self._session.observe(modality, window.window[np.newaxis])[0]
-            made.append(
+            observations.append(
                 self._observation(plan, modality, "best", values, (modality,), published_ns, imputed=False)
             )
         if "imputed" in streams or window is None:
@@ -179,13 +179,13 @@ class DecisionMaker:
             missing: tuple[Literal["imputed", "best"], ...] = ("best",) if window is None else ()
             for stream in ("imputed", *missing):
                 if stream in streams:
-                    made.append(
+                    observations.append(
                         self._observation(plan, modality, stream, values, sources, published_ns, imputed=True)
                     )
-        return made
+        return observations
 
     def _impute(self, modality: str, plan: TickPlan) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
-        """What the live sensors other than ``modality`` say of it, and which ones they are."""
+        """The estimate of ``modality`` from the other live sensors, and which ones they are."""
         names = self.rig.modality_names
         sources = tuple(m for m in names if m != modality and plan.modalities[m].state is State.LIVE)
         presence = np.array([float(m in sources) for m in names], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""A pipeline that tells its inputs to whoever subscribes: what a recording is made of."""
+"""The journal of a rig: every input of its pipeline, in order, for whoever subscribes; recordings are made of it."""
 
 from __future__ import annotations
 
@@ -7,44 +7,41 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from engines.bundle import Manifest
-from runtime.core.pipeline import DueWindow, Pipeline, Received, Rejected, TickPlan
 from runtime.rig import FillPolicy, Rig
 from runtime.transport.sockets import DecisionSender
 from runtime.wire import JournalEntry, encode_entry
 from runtime.wire.journal import Call
 
 
-class JournaledPipeline(Pipeline):
-    """A :class:`~runtime.core.pipeline.Pipeline` whose every input is published while somebody subscribes.
+class Journal:
+    """Publishes one entry per call of a pipeline while somebody subscribes to ``journal/``.
 
-    Inputs are counted from the first one on, subscribed or not, so a reader knows whether it has all of them.
+    Whoever calls the pipeline reports each call here, after it returned and in the same order
+    (:class:`~runtime.node.hosting.HostedRig`); the pipeline does not know. Calls are counted from the first one,
+    whether anybody subscribes or not, so a reader can tell whether it has all of them.
     """
 
     def __init__(
         self,
+        sender: DecisionSender,
         rig: Rig,
         manifest: Manifest,
         start_ns: int,
-        sender: DecisionSender,
         *,
         backend: str,
         compare: Sequence[FillPolicy] = (),
     ) -> None:
-        """Begin; arguments as of the pipeline.
+        """Begin a run.
 
         Args:
-            rig: what is delivered, and the policies.
-            manifest: what the model needs.
-            start_ns: now.
-            sender: where entries are published.
-            backend: of the session, for the record.
-            compare: fill policies to compare with.
+            sender: publishes the entries.
+            rig: the pipeline's.
+            manifest: of the bundle that the pipeline starts with.
+            start_ns: when the pipeline started, node clock.
+            backend: of the session.
+            compare: fill policies that the pipeline compares.
         """
-        super().__init__(rig, manifest, start_ns, compare=compare)
         self._sender = sender
         self._order = 0
         self._numbers: Counter[Call] = Counter()
@@ -60,57 +57,49 @@ class JournaledPipeline(Pipeline):
             "compare": list(compare),
         }
 
-    def introduce(self, now_ns: int) -> None:
-        """Publish the run's settings: to be called whenever somebody subscribes to the journal."""
+    def begin(self, now_ns: int) -> None:
+        """Publish the settings of the run; to be called whenever somebody subscribes to the journal."""
         entry = JournalEntry("begin", self._order, now_ns, settings=self._settings)
         self._sender.send(encode_entry(entry))
 
-    def receive(self, parts: Sequence[Any], now_ns: int) -> Received | Rejected:
-        """As the pipeline's; published with the time of arrival."""
-        result = super().receive(parts, now_ns)
-        modality = result.frame.modality if isinstance(result, Received) else result.modality or ""
-        number = self._frames.get(modality, 0)
-        self._frames[modality] = number + 1
-        self._order += 1
+    def frame(self, parts: Sequence[Any], now_ns: int, modality: str) -> None:
+        """The pipeline received a message.
+
+        Args:
+            parts: of the message, as they came.
+            now_ns: when it came, node clock.
+            modality: whose it is; empty where that cannot be told.
+        """
+        order, number = self._order, self._frames.get(modality, 0)
+        self._order, self._frames[modality] = order + 1, number + 1
         self._now_ns = now_ns
         if self._sender.journaled:
-            entry = JournalEntry("frame", self._order - 1, now_ns, number, modality, parts=tuple(parts))
+            entry = JournalEntry("frame", order, now_ns, number, modality, parts=tuple(parts))
             self._sender.send(encode_entry(entry))
-        return result
 
-    def due_windows(self, now_ns: int) -> list[DueWindow]:
-        """As the pipeline's; published where any window was due."""
-        due = self.has_due_windows
-        windows = super().due_windows(now_ns)
-        if due:
-            self._enter("windows", now_ns)
-        return windows
+    def windows(self, now_ns: int) -> None:
+        """The pipeline was asked for due windows, and at least one modality had one."""
+        self._add("windows", now_ns)
 
-    def store_evidence(self, modality: str, evidence: npt.NDArray[np.float32], capture_ns: int) -> None:
-        """As the pipeline's; published without the evidence, which the bundle makes of the window again."""
-        super().store_evidence(modality, evidence, capture_ns)
-        self._enter("evidence", self._now_ns, modality=modality, capture_ns=capture_ns)
+    def evidence(self, modality: str, capture_ns: int) -> None:
+        """The pipeline stored the evidence of a window. The evidence is left out: encoding makes it again."""
+        self._add("evidence", self._now_ns, modality=modality, capture_ns=capture_ns)
 
     def encode_failed(self, modality: str, now_ns: int, detail: str) -> None:
-        """As the pipeline's; published."""
-        super().encode_failed(modality, now_ns, detail)
-        self._enter("encode_failed", now_ns, modality=modality, detail=detail)
+        """The pipeline was told that the engine failed on a window."""
+        self._add("encode_failed", now_ns, modality=modality, detail=detail)
 
-    def replace_bundle(self, manifest: Manifest, now_ns: int = 0, backend: str = "") -> list[DueWindow]:
-        """As the pipeline's; published with the bundle's hash and name and the session's backend."""
-        windows = super().replace_bundle(manifest)
+    def bundle(self, manifest: Manifest, now_ns: int, backend: str) -> None:
+        """The pipeline changed to another bundle; later ``begin`` entries name this one."""
         bundle = {"bundle": manifest.hash, "bundle_name": manifest.name, "backend": backend}
         self._settings |= bundle
-        self._enter("bundle", now_ns, settings=bundle)
-        return windows
+        self._add("bundle", now_ns, settings=bundle)
 
-    def tick(self, now_ns: int) -> TickPlan | None:
-        """As the pipeline's; published whether a tick was due or only silence was to be judged."""
-        plan = super().tick(now_ns)
-        self._enter("tick", now_ns)
-        return plan
+    def tick(self, now_ns: int) -> None:
+        """The pipeline was asked for a tick, whether one was due or only silence was judged."""
+        self._add("tick", now_ns)
 
-    def _enter(self, call: Call, at_ns: int, *, modality: str = "", **fields: Any) -> None:
+    def _add(self, call: Call, at_ns: int, *, modality: str = "", **fields: Any) -> None:
         order, number = self._order, self._numbers[call]
         self._order += 1
         self._numbers[call] += 1

@@ -1,4 +1,4 @@
-"""The sockets of a node: frames in, decisions out, commands; and which of them has something to read."""
+"""The sockets of a node, frames in, decisions out, and control; and which of them has something to read."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from runtime.transport.sockets import DecisionSender, FrameReceiver
 
 
 class NodeSockets:
-    """Bound when made; for one thread.
+    """The three sockets, bound on construction; for one thread.
 
     Attributes:
-        frames: what sensors send.
-        decisions: what the node publishes.
-        control: where clocks are measured and commands come in; None for none.
+        frames: receives what sensors send.
+        decisions: sends what the node publishes.
+        control: answers clock probes and receives commands; None if the node has none.
     """
 
     def __init__(self, endpoints: Endpoints, control: str | None) -> None:
@@ -39,15 +39,15 @@ class NodeSockets:
             self._opened = opened.pop_all()
         self._awaited: set[bytes] = set()
         self._readable: dict[Any, int] | None = None
-        """What was found to be readable after waiting; None where nobody looked since."""
-        self._frames_wait = False
+        """The sockets that :meth:`wait` found readable; None if it did not look."""
+        self._has_frames = False
         self._poller = zmq.Poller()
         for each in (self.frames, self.decisions, self.control):
             if each is not None:
                 self._poller.register(each.socket, zmq.POLLIN)
 
     def wait(self, remaining_ns: int) -> None:
-        """Wait for a message, but not beyond a time from now."""
+        """Wait for a message, but no longer than this many nanoseconds."""
         # poll counts whole milliseconds; the rest is slept, so that a tick starts on its deadline and not
         # before.
         if remaining_ns >= 1_000_000:
@@ -65,30 +65,31 @@ class NodeSockets:
             self._awaited |= self.decisions.update_subscriptions()
         return True
 
-    def news(self, clock: Callable[[], int]) -> tuple[set[bytes], Iterable[Command]]:
-        """What came since the last call besides frames: prefixes newly subscribed to, and commands to be answered.
+    def poll(self, clock: Callable[[], int]) -> tuple[set[bytes], Iterable[Command]]:
+        """Look at every socket once: answer clock probes, and note whether frames wait for :meth:`receive_frames`.
 
-        Sensors that measure their clocks have their answer.
+        Returns:
+            prefixes newly subscribed to since the last call, and commands to answer when they are done.
         """
         readable, self._readable = self._readable, None
         if readable is None:
-            # Asked once: to find out by reading that nothing waits takes an exception for each socket.
+            # One poll of all: finding out by a read that nothing waits costs an exception per socket.
             readable = dict(self._poller.poll(0))
-        self._frames_wait = self.frames.socket in readable
-        fresh: set[bytes] = set()
+        self._has_frames = self.frames.socket in readable
+        subscriptions: set[bytes] = set()
         if self.decisions.socket in readable or self._awaited:
-            fresh, self._awaited = self._awaited | self.decisions.update_subscriptions(), set()
+            subscriptions, self._awaited = self._awaited | self.decisions.update_subscriptions(), set()
         commands: Iterable[Command] = ()
         if self.control is not None and self.control.socket in readable:
             commands = self.control.answer_waiting(clock)
-        return fresh, commands
+        return subscriptions, commands
 
-    def frames_waiting(self, most: int) -> Iterator[list[memoryview]]:
-        """The messages of sensors that wait, at most so many; after :meth:`news`."""
-        if not self._frames_wait:
+    def receive_frames(self, most: int) -> Iterator[list[memoryview]]:
+        """The messages of sensors that wait, at most ``most`` of them; after :meth:`poll`."""
+        if not self._has_frames:
             return
         for count in range(most):
-            # Where there was one there is mostly no other; where there were two, it is cheaper to try.
+            # After the first message there is mostly no other, so ask; after two, trying is cheaper.
             if count == 1 and not int(self.frames.socket.get(zmq.EVENTS)) & zmq.POLLIN:
                 return
             parts = self.frames.receive()
@@ -97,7 +98,7 @@ class NodeSockets:
             yield parts
 
     def refused(self) -> dict[str, Any]:
-        """Who was turned away, by socket."""
+        """Connections and messages that were refused, by socket and reason."""
         return {
             "frames": self.frames.refused(),
             "decisions": self.decisions.refused(),
@@ -105,5 +106,5 @@ class NodeSockets:
         }
 
     def close(self) -> None:
-        """Close them; may be called again."""
+        """Close all sockets; may be called again."""
         self._opened.close()

@@ -1,4 +1,4 @@
-"""Going on with another bundle while a node runs: opened and warmed up in a thread, taken over between two ticks."""
+"""Changing to another bundle while a node runs: a thread opens and warms it up, and it takes over between two ticks."""
 
 from __future__ import annotations
 
@@ -67,68 +67,72 @@ class _Loader:
 
 
 class BundleSwap:
-    """One swap at a time: begun by a command, taken between two ticks, answered when it was made."""
+    """One swap at a time: a command starts it, the node adopts the session between two ticks, the command is answered.
 
-    def __init__(self, rigs: Sequence[Rig], *, with_blank: bool) -> None:
+    Call in this order: :meth:`start`, :meth:`poll` until it gives a session, :meth:`adopted`.
+    """
+
+    def __init__(
+        self, rigs: Sequence[Rig], *, with_blank: bool, on_failure: Callable[[str, str], None]
+    ) -> None:
         """Nothing to swap yet.
 
         Args:
             rigs: of the node; another bundle must fit them all.
-            with_blank: blank windows are to be encoded as well.
+            with_blank: encode blank windows as well.
+            on_failure: gets the path and the reason of a bundle that is not taken over.
         """
-        self._rigs, self._with_blank = rigs, with_blank
+        self._rigs, self._with_blank, self._on_failure = rigs, with_blank, on_failure
         self._loader: _Loader | None = None
         self._command: Command | None = None
         self._control: ControlServer | None = None
-        self._made: Successor | None = None
+        self._adopted: Successor | None = None
 
-    def begin(self, command: Command, control: ControlServer, now: Manifest) -> None:
-        """Begin to open the bundle that a command names; refused while another one is being opened.
+    def start(self, command: Command, control: ControlServer, current: Manifest) -> None:
+        """Start to open the bundle that a command names; refused while another one is being opened.
 
         Args:
             command: as it came.
             control: where it is answered.
-            now: of the bundle at work.
+            current: manifest of the bundle at work.
         """
         if self._loader is not None:
             control.refuse(command, "another bundle is being opened; ask again when that is done")
             return
 
-        def check(then: Manifest) -> None:
-            check_rigs(self._rigs, then)
-            for modality in now.modalities:
-                check_same_windows(modality, then.modality(modality.name))
+        def check(manifest: Manifest) -> None:
+            check_rigs(self._rigs, manifest)
+            for modality in current.modalities:
+                check_same_windows(modality, manifest.modality(modality.name))
 
         self._command, self._control = command, control
         self._loader = _Loader(Path(command.request.path), check, with_blank=self._with_blank)
 
-    def take(self, failed: Callable[[str, Exception], None]) -> Successor | None:
+    def poll(self) -> Successor | None:
         """The session that is to take over now; None if there is none.
 
-        Args:
-            failed: told of one that could not be opened; whoever asked for it is told as well.
+        If the bundle could not be opened, whoever asked for it and ``on_failure`` get the reason.
         """
         if self._loader is None or not self._loader.is_done:
             return None
         loader, self._loader = self._loader, None
-        if loader.successor is None:
-            failed("swap", EngineError(loader.failure))
-            if self._control is not None and self._command is not None:
-                self._control.refuse(self._command, loader.failure)
+        if loader.successor is None and self._control is not None and self._command is not None:
+            self._on_failure(self._command.request.path, loader.failure)
+            self._control.refuse(self._command, loader.failure)
         return loader.successor
 
-    def made(self, successor: Successor) -> None:
-        """It took over: answer, and close the one before it, unless that was the caller's."""
+    def adopted(self, successor: Successor) -> None:
+        """It took over: answer the command, and close the session before it, unless that is the caller's own."""
         if self._control is not None and self._command is not None:
             self._control.done(self._command, successor.session.bundle_hash)
-        if self._made is not None:
-            self._made.session.close()
-        self._made = successor
+        if self._adopted is not None:
+            self._adopted.session.close()
+        self._adopted = successor
 
     def close(self) -> None:
         """Close what was opened here; may be called again."""
         if self._loader is not None:
             self._loader.close()
-        if self._made is not None:
-            self._made.session.close()
-        self._loader = self._made = None
+        if self._adopted is not None:
+            self._adopted.session.close()
+        self._loader = self._adopted = None

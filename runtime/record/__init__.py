@@ -1,1 +1,1 @@
-"""Recording to MCAP, reading recordings back, and running them again."""
+"""Recording a node to MCAP, reading recordings, and replaying them."""

@@ -1,4 +1,4 @@
-"""Reading a recording, whole or cut short, in the order in which it was written."""
+"""Reading a recording, complete or truncated, in the order in which it was written."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Recorded:
 
     Attributes:
         topic: of its channel.
-        at_ns: when the node had it, node clock.
-        content: an input of the pipeline, a label, or the map of what was published.
+        at_ns: when the node received or published it, node clock.
+        content: an input of the pipeline; a label; a map for everything that was published.
     """
 
     topic: str
@@ -31,10 +31,10 @@ class Recorded:
 
 
 def read_recording(path: Path) -> Iterator[Recorded]:
-    """Every message of a file, as written; a file whose writer was killed ends with its last whole chunk.
+    """Every message of a file, as written; of a file whose writer was killed, every one up to its last whole chunk.
 
     Raises:
-        RecordingError: no such file, not MCAP, or damaged before its end; not a recording of Afterimage.
+        RecordingError: the file cannot be read, is no recording of Afterimage, or is damaged before its end.
         MissingExtraError: mcap is not installed.
     """
     streams = import_extra("mcap.stream_reader", "recordings")
@@ -51,7 +51,7 @@ def read_recording(path: Path) -> Iterator[Recorded]:
                         topic = topics[record.channel_id]
                         yield Recorded(topic, record.log_time, from_record(topic, record.data))
             except (errors.EndOfFile, struct.error):
-                # The library says either where a file ends within a record: cut short, and all before was whole.
+                # The library raises one of these where a file ends within a record: truncated, but valid so far.
                 if file.read(1):
                     raise
     except OSError as e:

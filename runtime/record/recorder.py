@@ -1,4 +1,4 @@
-"""The recorder: a process of its own that writes what a node publishes; a slow disk costs it, not the node."""
+"""The recorder: a process of its own that writes what a node publishes, so that a slow disk does not delay the node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runtime.wire import BEST_PREFIX, FUSED, HEALTH, IMPUTED_PREFIX, JOURNAL_PRE
 _COUNTS_EVERY_S = 1.0
 _POLL_MS = 100
 _QUEUE = 1024
-"""Messages that may wait for the disk; beyond it they are lost, and the order of the journal tells how many."""
+"""Messages that may wait for the disk. Further ones are lost; the order numbers of the journal show how many."""
 
 
 def record(
@@ -31,24 +31,25 @@ def record(
     report: Callable[[RecordingWriter], None] | None = None,
     keys: Keys | None = None,
 ) -> RecordingWriter:
-    """Record a node until told to stop: its inputs (the frames above all), decisions and health.
+    """Record a node until told to stop: its inputs (frames and the calls between them), decisions and health.
 
     Args:
-        rig: whose node.
-        path: of the file, which must not be there yet.
+        rig: of the node.
+        path: of the file, which must not exist yet.
         stop: ends the recording when set.
         endpoint: the node's decisions endpoint; the rig's default if not given.
-        observations: also what the node imputes; it then decodes in every tick.
-        until_s: ends it after this long.
+        observations: record observations too; the node then decodes on every tick.
+        until_s: ends the recording after this many seconds.
         report: called about once a second.
         keys: own pair and the node's public key; needed for a node on another machine.
 
     Returns:
-        The writer, closed, with its counts.
+        the writer, closed, with its counts.
 
     Raises:
         RecordingError: the file cannot be created or written; what was written before can be read.
-        EndpointError, MissingExtraError: see there.
+        EndpointError: an address that is not allowed, or keys that cannot be used.
+        MissingExtraError: mcap is not installed.
     """
     topics: Sequence[bytes] = (JOURNAL_PREFIX, FUSED, HEALTH)
     if observations:
@@ -59,8 +60,8 @@ def record(
             endpoint or default_endpoints(rig.name).decisions, topics, keys=keys, high_water_mark=_QUEUE
         ) as node,
     ):
-        began_s = counted_s = time.monotonic()
-        while not stop.is_set() and (until_s is None or time.monotonic() - began_s < until_s):
+        started_s = counted_s = time.monotonic()
+        while not stop.is_set() and (until_s is None or time.monotonic() - started_s < until_s):
             parts = node.receive(_POLL_MS)
             if parts is not None:
                 writer.add(parts)

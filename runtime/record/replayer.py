@@ -1,9 +1,9 @@
-"""Running a recording again: the node's own pipeline and decisions, on recorded inputs, without a clock or a socket.
+"""Replaying a recording: the node's own pipeline and decisions, on recorded inputs, without a clock or a socket.
 
-*Exactly*: every input of the pipeline is repeated at the time and in the order in which the node had it, so the same
-bundle gives the same decisions, to the bit. *Freely*: only the frames are repeated, through a fault schedule if one is
-given; windows are encoded as soon as they are due and ticks come on their deadlines. That is what another bundle,
-another fill policy or other faults need, and it does not depend on how fast the recorded machine was.
+An *exact* replay repeats every input of the pipeline at its recorded time and in its recorded order, so the same bundle
+gives the same decisions, bit for bit. A *free* replay repeats only the frames, through a fault schedule if one is
+given; windows are encoded as soon as they are due, and ticks come on their deadlines. Use it for another bundle,
+another fill policy or other faults; its result does not depend on the speed of the recorded machine.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from runtime.signals.faults import FaultInjector, FaultSchedule
 from runtime.wire import Decision, HealthEvent, JournalEntry, WireError, decode_frame, encode_frame
 
 _KEPT_WINDOWS = 64
-"""Windows kept per run until their evidence is asked for; a node never has more than a few on its way."""
+"""Windows kept until their evidence entry comes; a node never has more than a few in between."""
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay gives at one instant.
+    """The result of a replay at one instant.
 
     Attributes:
         at_ns: node clock of the recorded run.
-        decision: of the tick, where one was due and the engine did not fail.
-        events: changes of state since the last.
+        decision: of the tick; None if none was due or the engine failed.
+        events: changes of state since the last result.
     """
 
     at_ns: int
@@ -62,7 +62,7 @@ class _Run:
         self._use(session)
 
     def replace(self, session: Session) -> list[DueWindow]:
-        """Go on with another bundle; gives the windows to encode again."""
+        """Change to another bundle; gives the windows to encode again."""
         windows = self.pipeline.replace_bundle(session.manifest)
         self._use(session)
         return windows
@@ -92,7 +92,7 @@ class _Run:
         except EngineError:
             self.pipeline.tick_failed()
             return None
-        self.pipeline.witnessed(plan, fused.said)
+        self.pipeline.store_cross_checks(plan, fused.cross_checks)
         return self.maker.decision(plan, fused, published_ns=at_ns, fuse_ms=0.0)
 
 
@@ -104,11 +104,11 @@ def replay_exactly(
     Args:
         entries: of a recording that began with its run, in order.
         session: of the recorded bundle.
-        others: of the bundles that the node went on with, where it was told to.
+        others: of the bundles that the node changed to during the recording, if any.
 
     Raises:
-        RecordingError: no begin, a recording that began later than its run, a gap, an entry that does not fit, or
-            a bundle that the node went on with is not among the sessions.
+        RecordingError: the recording has no begin entry, began later than its run, or has a gap or an entry that does
+            not fit; or the node changed to a bundle that is not among the sessions.
     """
     run: _Run | None = None
     kept: OrderedDict[tuple[str, int], DueWindow] = OrderedDict()
@@ -122,7 +122,7 @@ def replay_exactly(
         if entry.order != expected:
             raise RecordingError(
                 f"the recording lacks inputs {expected} to {entry.order - 1} of its run (the recorder lost them); "
-                "replay it freely"
+                "replay it freely (--free)"
             )
         expected += 1
         if entry.call == "frame":
@@ -141,7 +141,7 @@ def replay_exactly(
             if due_window is None:
                 raise RecordingError(
                     f"input {entry.order}: evidence of a window of {entry.modality!r} captured at "
-                    f"{entry.capture_ns} ns that the recorded frames do not give; was it made by another version?"
+                    f"{entry.capture_ns} ns that the recorded frames do not give; did another version record it?"
                 )
             run.encode(due_window, entry.at_ns)
         elif entry.call == "encode_failed":
@@ -160,10 +160,10 @@ def replay_freely(
     """Repeat the frames of a recording, on time, and decide on them with an engine that takes no time.
 
     Args:
-        entries: of a recording; where its run had begun earlier, health begins anew with the first entry.
+        entries: of a recording; if its run began earlier, health starts from the first entry.
         session: of any bundle that the recorded rig feeds.
-        faults: what goes wrong, by modality and seconds since the start of the run.
-        fill: in place of the recorded rig's.
+        faults: to inject, by modality and seconds since the start of the run.
+        fill: policy to use in place of the recorded rig's.
 
     Raises:
         RecordingError: no begin entry.
@@ -184,20 +184,20 @@ def replay_freely(
             yield run.tick(wake_ns)
         if entry.call != "frame":
             continue
-        parts = _spoiled(entry, injectors, run.start_ns)
+        parts = _with_faults(entry, injectors, run.start_ns)
         if parts is not None:
             run.pipeline.receive(parts, entry.at_ns)
             for due in run.pipeline.due_windows(entry.at_ns):
                 run.encode(due, entry.at_ns)
 
 
-def decided(decision: Decision | dict[str, Any]) -> dict[str, Any]:
-    """What a decision says, without when it was said: equal for equal decisions, to the bit.
+def comparable(decision: Decision | dict[str, Any]) -> dict[str, Any]:
+    """The fields of a decision that an exact replay repeats bit for bit: all but its times.
 
     Args:
         decision: a decision, or the recorded map of one.
     """
-    said = decision if isinstance(decision, dict) else asdict(decision)
+    fields = decision if isinstance(decision, dict) else asdict(decision)
     kept = (
         "tick",
         "label",
@@ -211,39 +211,39 @@ def decided(decision: Decision | dict[str, Any]) -> dict[str, Any]:
     )
     reports = {
         name: {k: report[k] for k in ("state", "reason", "weight", "imputed")}
-        for name, report in said["modalities"].items()
+        for name, report in fields["modalities"].items()
     }
-    return {key: said[key] for key in kept} | {"modalities": reports}
+    return {key: fields[key] for key in kept} | {"modalities": reports}
 
 
 def _session_of(entry: JournalEntry, sessions: Sequence[Session]) -> Session:
-    wanted = entry.settings.get("bundle")
+    bundle = entry.settings.get("bundle")
     for session in sessions:
-        if session.bundle_hash == wanted:
+        if session.bundle_hash == bundle:
             return session
     raise RecordingError(
-        f"input {entry.order}: the node went on with bundle {wanted} ({entry.settings.get('bundle_name')!r}), "
-        "which was not given; name it as well (--then)"
+        f"the node changed to bundle {bundle} ({entry.settings.get('bundle_name')!r}) during the recording, at input "
+        f"{entry.order}; give its path as well: afterimage replay RECORDING BUNDLE --then PATH"
     )
 
 
 def _from_start(begin: JournalEntry) -> JournalEntry:
     if begin.settings.get("backend") == IMPORTED:
         raise RecordingError(
-            "the recording was imported and no node ever decided on it; replay it freely (--free)"
+            "the recording was imported, so no node has decided on it; replay it freely (--free)"
         )
     if begin.order != 0:
         raise RecordingError(
-            f"the recording began with input {begin.order} of its run, so what the node knew before is not in it; "
-            "replay it freely, or record with `afterimage run --record`"
+            f"the recording began with input {begin.order} of its run, so it lacks what the node knew before; "
+            "replay it freely (--free), or record with `afterimage run --record`"
         )
     return begin
 
 
-def _spoiled(
+def _with_faults(
     entry: JournalEntry, injectors: dict[str, FaultInjector], start_ns: int
 ) -> tuple[Any, ...] | list[Any] | None:
-    """The frame after the fault schedule; None where it is silenced. What is no frame passes as it is."""
+    """The frame with the faults of the schedule; None if it is silenced. A message that is no frame is not changed."""
     injector = injectors.get(entry.modality)
     if injector is None:
         return entry.parts

@@ -1,8 +1,8 @@
-"""What the channels of a recording hold: the JSON Schema attached to each, and how messages become msgpack maps.
+"""The channels of a recording: the JSON Schema of each, and how messages become msgpack maps.
 
 A message of the wire is a topic, a msgpack header and raw bytes. In a recording it is one msgpack map: the header's
-keys, and ``data`` for the bytes. Frames also get ``order``, ``number`` and ``at_ns``: their place among the node's
-inputs and among their topic's, and when they came.
+keys, and ``data`` for the bytes. A frame also gets ``order`` (its place among all inputs of the node), ``number`` (its
+place among the frames of its topic) and ``at_ns`` (when it arrived).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from runtime.wire.checks import unpack_map
 from runtime.wire.labels import LABEL_PREFIX, Label, decode_label
 
 REFUSED_TOPIC = "refused"
-"""Frames that are not three parts with one msgpack map: kept as they came, so that a replay refuses them again."""
+"""Channel of frames that are not three parts with one msgpack map; kept as they came, so a replay refuses them too."""
 IMPORTED = "imported"
-"""What stands in the place of a backend in the settings of an imported recording."""
+"""The backend in the settings of an imported recording."""
 RECORDER_TOPIC = "recorder"
-"""What the recorder itself counted, about once a second."""
+"""Channel of the recorder's own counts, written about once a second."""
 
 _INTEGER, _NUMBER, _STRING, _BINARY = (
     {"type": "integer"},
@@ -100,18 +100,18 @@ _BY_PREFIX = {
 
 
 def schema_of(topic: str) -> str:
-    """Name of the schema of a channel."""
+    """The name of the schema of a channel."""
     return next(name for prefix, name in _BY_PREFIX.items() if topic.startswith(prefix))
 
 
 def to_record(parts: Sequence[Any]) -> tuple[str, bytes, int | None]:
-    """A message of the node as it is recorded.
+    """The recorded form of a message of the node.
 
     Args:
         parts: topic, header and payload.
 
     Returns:
-        channel topic, msgpack map, and the message's own time in ns where its header has one.
+        topic of the channel, msgpack map, and the message's own time in ns; None if its header has none.
 
     Raises:
         WireError: the header is not one msgpack map.
@@ -135,7 +135,7 @@ def _frame_record(entry: JournalEntry) -> tuple[str, bytes, int]:
             header = unpack_map(parts[1], 4096)
         except WireError:
             header = {}
-        # Only what comes out as the same bytes again may be taken apart: a replay must see what the node saw.
+        # A replay must see the bytes that the node saw, so only a header that packs to the same bytes is merged.
         if header and not header.keys() & {*place, "data"} and msgpack.packb(header) == parts[1]:
             return parts[0].decode(), msgpack.packb({**header, **place, "data": parts[2]}), entry.at_ns
     kept = {**place, "modality": entry.modality, "parts": parts}
@@ -143,10 +143,10 @@ def _frame_record(entry: JournalEntry) -> tuple[str, bytes, int]:
 
 
 def from_record(topic: str, data: bytes) -> JournalEntry | Label | dict[str, Any]:
-    """A recorded message again: an input of the pipeline as a journal entry, a label, anything else as its map.
+    """Read a recorded message: an input of the pipeline as a journal entry, a label, anything else as its map.
 
     Raises:
-        WireError: not what a recorder writes.
+        WireError: no recorder wrote this.
     """
     record = unpack_map(data, 1 << 30)
     if topic == REFUSED_TOPIC or topic.encode().startswith(FRAME_PREFIX):

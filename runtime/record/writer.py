@@ -1,4 +1,4 @@
-"""Writing a recording: an MCAP file of msgpack messages, complete up to its last chunk whatever ends the process."""
+"""Writing a recording: an MCAP file of msgpack messages, readable up to its last chunk whatever ends the process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runtime.record.schemas import RECORDER_TOPIC, SCHEMAS, schema_of, to_record
 from runtime.wire import JOURNAL_PREFIX, JournalEntry, WireError, decode_entry
 
 CHUNK_BYTES = 256 * 1024
-"""A chunk is written when it holds this much: at most so much is lost when the process is killed."""
+"""A chunk is written when it holds this much; no more is lost when the process is killed."""
 
 
 class RecordingError(AfterimageError):
@@ -25,9 +25,9 @@ class RecordingError(AfterimageError):
 
 
 class RecordingWriter:
-    """One MCAP file; for one thread. Messages are those a node publishes (three parts each).
+    """One MCAP file of messages that a node publishes (three parts each); for one thread.
 
-    What a killed process leaves is a file without its index, which readers of MCAP take up to the last whole chunk.
+    A killed process leaves a file without an index, which readers of MCAP accept up to the last whole chunk.
 
     Attributes:
         path: of the file.
@@ -49,10 +49,10 @@ class RecordingWriter:
             # Unbuffered: the writer hands over whole chunks.
             self._file = path.open("xb", buffering=0)
         except FileExistsError as e:
-            raise RecordingError(f"{path}: is there already; name another file or remove it") from e
+            raise RecordingError(f"{path}: exists already; name another file or remove it") from e
         except OSError as e:
             raise RecordingError(f"{path}: cannot be created: {e.strerror}") from e
-        self._writer = mcap.Writer(_Whole(self._file), chunk_size=CHUNK_BYTES)
+        self._writer = mcap.Writer(_CompleteWrites(self._file), chunk_size=CHUNK_BYTES)
         self._writer.start(profile="", library="afterimage")
         self._schemas: dict[str, int] = {}
         self._channels: dict[str, int] = {}
@@ -117,9 +117,10 @@ class RecordingWriter:
 
     @property
     def lost(self) -> dict[str, int]:
-        """Messages that were published and never came: by topic for the node's inputs, whose numbers tell.
+        """Inputs of the node that were published but did not arrive, by topic, as their numbers show.
 
-        ``unattributed``: inputs that their common order says are lost, and whose topic has not shown itself since.
+        ``unattributed``: lost by the common order numbers, but no later message of their topic shows which topic.
+        ``unreadable``: messages that arrived and could not be read.
         """
         lost = dict(self._lost)
         if (rest := self._missing_orders - sum(self._lost.values()) + self._lost["unreadable"]) > 0:
@@ -135,7 +136,7 @@ class RecordingWriter:
         topic = f"frame/{entry.modality}" if entry.call == "frame" else f"journal/{entry.call}"
         if self._order is not None:
             self._missing_orders += max(0, entry.order - self._order)
-        # Where the run had begun before, the first number that comes is as good as any.
+        # If the run began earlier, the first number of a topic may be any.
         expected = self._expected.get(topic, 0 if self._from_start else entry.number)
         if entry.number > expected:
             self._lost[topic] += entry.number - expected
@@ -167,8 +168,8 @@ class RecordingWriter:
         return self._schemas[name]
 
 
-class _Whole:
-    """A raw file whose ``write`` writes everything it is given, and knows where it is."""
+class _CompleteWrites:
+    """A raw file whose ``write`` writes all bytes that it is given."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -183,9 +184,9 @@ class _Whole:
         return int(self._file.tell())
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
 
 def default_name(rig: str) -> Path:
-    """A file name that says the rig and the time: ``commands-4-20260131-174500.mcap``."""
+    """A file name of the rig and the time: ``commands-4-20260131-174500.mcap``."""
     return Path(f"{rig}-{time.strftime('%Y%m%d-%H%M%S')}.mcap")

@@ -140,6 +140,13 @@ class Rig(StrictModel):
             f"modality {modality!r} is not in rig {self.name!r}; it has {list(self.modality_names)}"
         )
 
+    def with_source(self, source: Source) -> Rig:
+        """This rig, with a source for every sensor that names none."""
+        sensors = tuple(
+            s if s.source is not None else s.model_copy(update={"source": source}) for s in self.sensors
+        )
+        return self.model_copy(update={"sensors": sensors})
+
 
 def load_rig(name_or_path: str | Path) -> Rig:
     """Read a rig by the name of a shipped one (``commands-4``) or by the path of a YAML file.

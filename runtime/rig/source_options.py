@@ -1,6 +1,6 @@
 """Where a sensor's samples come from and how they are brought to the rig's form: the `source` and `transform` of a rig.
 
-Options are data. What they name is opened by :mod:`runtime.sensors.sample_source`, in a process of the sensor's own;
+Options are data. What they name is opened in a process of the sensor's own, by the runtime's sensors;
 reading a rig opens nothing and imports no library of any device.
 """
 
@@ -155,6 +155,9 @@ class SyntheticOptions(SourceOptions):
     """A signal of the synthetic or recorded commands-4 rig; all such sensors of a rig play the same moment."""
 
     kind: Literal["synthetic"] = "synthetic"
+    open_s: float = Field(
+        default=120.0, gt=0, description="as above; reading packs takes long on a busy machine"
+    )
     modality: str | None = Field(
         default=None, description="rgb, depth, audio or eeg; the sensor's kind by default"
     )
@@ -215,7 +218,7 @@ Source = Annotated[
 
 
 class Transform(StrictModel):
-    """What is done to samples before they are published, in the order of these fields. Nothing is done unasked.
+    """What is done to samples before they are published, in the order of these fields; only what is declared.
 
     Scaling and resampling compute in float32; their result is rounded and saturated to the rig's dtype. Without them a
     dtype that differs must be asked for by `dtype`.
@@ -230,7 +233,7 @@ class Transform(StrictModel):
         default=None, description="of resize; area for rgb, nearest for depth by default"
     )
     colour: Literal["bgr-to-rgb", "grey-to-rgb"] | None = None
-    every: int = Field(default=1, ge=1, description="images: keep one in so many")
+    every: int = Field(default=1, ge=1, description="images: keep one image in this many")
     from_unit: Unit | None = Field(
         default=None, description="what the samples come in; converted to the rig's unit"
     )

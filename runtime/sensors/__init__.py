@@ -1,1 +1,1 @@
-"""Sensors: reading devices, files and streams, playing recorded signals live, spoiling them on purpose, publishing."""
+"""Sensors: reading devices, files, streams and recorded moments, and publishing them, in a process per sensor."""

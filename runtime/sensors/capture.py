@@ -1,12 +1,14 @@
-"""Capture: reading a source until told to stop, whatever the source does; what it cannot survive, its process does.
+"""Capture: reading a source until told to stop, whatever the source does.
 
-A source may fail (it is closed, and opened again after a pause that grows), go silent, repeat itself, run wild, or
-never return from a call. The last cannot be helped from inside: :attr:`Capture.overdue` tells the process, which ends
-itself so that the operating system takes the device back, and a fresh one begins (:mod:`runtime.sensors.supervisor`).
+A source may fail, go silent, repeat itself or run wild: it is closed, and opened again after a pause that grows. It may
+also never return from a call. A thread cannot end such a call, so :attr:`Capture.overdue` tells the process, which ends
+itself: the operating system takes the device back, and the supervisor starts a new process
+(:mod:`runtime.sensors.supervisor`).
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -15,33 +17,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.core.clock import NS_PER_S, nanoseconds
+from runtime.logs import throttled
 from runtime.rig import SensorSpec
 from runtime.rig.source_options import SyntheticOptions
 from runtime.sensors.chunking import Chunker
 from runtime.sensors.sample_source import (
     Delivery,
     EndOfSource,
-    Samples,
+    SampleBlock,
     SampleSource,
     SourceLostError,
 )
 from runtime.sensors.transform import Transformer, plan
 
+_logger = logging.getLogger("afterimage.sensors")
 _FOREVER_NS = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class CapturePolicy:
-    """When a source is given up and how soon it is tried again.
+    """When a source counts as lost, and how soon it is opened again.
 
     Attributes:
-        read_s: what a read is asked to wait at most; also how soon a source notices that it shall stop.
-        hung_s: a read that is not back this long after that never will be.
+        read_s: a read is asked to wait this long at most; so long may also pass before a capture stops.
+        hung_s: a read that takes this much longer than it was asked to is taken never to return.
         frozen_s: a live image that stays the same to the bit for this long is an old buffer.
         runaway: a live camera that gives this many times its rate for a second gives old buffers.
-        first_pause_s: before it is opened again; doubles with every failure.
-        longest_pause_s: and no longer than this.
-        settled_s: of good samples after which the pause is short again.
+        first_pause_s: the pause before a lost source is opened again; it doubles with every failure.
+        longest_pause_s: the limit of that pause.
+        settled_s: after good samples for this long the pause is the first one again.
     """
 
     read_s: float = 0.2
@@ -54,58 +58,68 @@ class CapturePolicy:
 
 
 class Capture:
-    """One sensor's source, read by one thread; another may look at :attr:`overdue` and :meth:`counts`."""
+    """One sensor's source, read by one thread.
+
+    Another thread may read :attr:`overdue`, :attr:`complaint` and :meth:`counts`.
+
+    Attributes:
+        delivery: what the source said when it was opened last; None before.
+        complaint: why the source was lost last; empty once it delivers again.
+    """
 
     def __init__(
         self,
         sensor: SensorSpec,
         source: SampleSource,
-        deliver: Callable[[Samples], None],
+        deliver: Callable[[SampleBlock], None],
         *,
         policy: CapturePolicy | None = None,
-        say: Callable[[str], None] = lambda _: None,
+        opened: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare; nothing is opened.
 
         Args:
-            sensor: what has to come out.
-            source: what is read.
-            deliver: gets every message of the rig's form, in the thread of :meth:`run`.
-            policy: when to give up.
-            say: told, for a person, when the source opens and when it is lost.
+            sensor: the form that messages must have.
+            source: where samples are read.
+            deliver: called with every message, in the form of the rig, in the thread of :meth:`run`.
+            policy: when the source counts as lost.
+            opened: called in the thread of :meth:`run` each time the source is open and fits the sensor; nothing is
+                read before it returns.
         """
         self.delivery: Delivery | None = None
+        self.complaint = ""
         self._sensor = sensor
         self._source = source
         self._deliver = deliver
         self._policy = policy or CapturePolicy()
-        self._say = say
+        self._opened = opened
         self._options = sensor.source or SyntheticOptions()
         self._stall_ns = nanoseconds(max(self._options.stall_s, 5 * sensor.period_s))
         self._image = sensor.kind in ("rgb", "depth")
         self._chunker = Chunker(sensor)
         self._counts: Counter[str] = Counter()
-        self._reopened: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
         self._back_by_ns = _FOREVER_NS
         self._pause_s = self._policy.first_pause_s
-        self._complaint = ""
 
     @property
     def overdue(self) -> bool:
-        """Whether the source did not return from a call that should be over."""
+        """Whether the source is still in a call that should have returned by now."""
         return time.monotonic_ns() > self._back_by_ns
 
     def counts(self) -> dict[str, Any]:
-        """What happened so far, ready for JSON; any thread may ask.
+        """What happened so far, ready for JSON.
 
-        ``messages`` delivered, ``opened`` times, ``lost`` by reason (each is a closing), ``gaps`` that the source told,
-        ``discarded`` samples that were left over before them, and what the source itself counts.
+        Returns:
+            ``messages`` delivered; ``opened``, how often the source was; ``lost``, how often it was closed again, by
+            reason; ``gaps`` that the source reported; ``discarded`` samples, too few for a message before a gap;
+            ``source``, the source's own counters.
         """
         own = dict(getattr(self._source, "counts", {}))
         return {
             "messages": self._counts["messages"],
             "opened": self._counts["opened"],
-            "lost": dict(self._reopened),
+            "lost": dict(self._lost),
             "gaps": self._counts["gaps"],
             "discarded": self._chunker.discarded,
             "source": own,
@@ -121,13 +135,14 @@ class Capture:
             try:
                 self._session(stop)
             except EndOfSource:
-                self._say("has been played")
+                self._log(logging.INFO, "has been played to its end", "ended")
                 return
             except SourceLostError as e:
-                self._reopened[e.reason] += 1
-                if str(e) != self._complaint:  # once, not with every attempt
-                    self._complaint = str(e)
-                    self._say(f"{e.reason}: {e}; trying again")
+                self._lost[e.reason] += 1
+                complaint = f"{e.reason}: {e}"
+                if complaint != self.complaint:  # logged once, not with every attempt to open it
+                    self.complaint = complaint
+                    self._log(logging.WARNING, f"{complaint}; trying again", e.reason)
             finally:
                 self._guarded(self._source.close, self._policy.hung_s)
             self._chunker.reset()
@@ -136,11 +151,12 @@ class Capture:
             self._pause_s = min(2 * self._pause_s, self._policy.longest_pause_s)
 
     def _session(self, stop: threading.Event) -> None:
-        """From opening the source to losing it."""
+        """Open the source and read it until it is lost or the capture stops."""
         delivery = self._guarded(self._source.open, self._options.open_s)
         transformer = Transformer(plan(self._sensor, delivery))
         self.delivery = delivery
         self._counts["opened"] += 1
+        self._opened()
         watch = _Watch(self._sensor, delivery, self._policy, self._stall_ns)
         opened_ns = time.monotonic_ns()
         settled_ns = opened_ns + nanoseconds(self._policy.settled_s)
@@ -154,8 +170,9 @@ class Capture:
             if samples is None:
                 continue
             if not announced:
-                announced, self._complaint = True, ""
-                self._say(f"reads {delivery.description}, stamped by clock {samples.clock.id!r}")
+                announced, self.complaint = True, ""
+                text = f"reads {delivery.description}, stamped by clock {samples.clock.id!r}"
+                self._log(logging.INFO, text, "opened")
             if now_ns > settled_ns:
                 self._pause_s = self._policy.first_pause_s
             self._counts["gaps"] += samples.gap
@@ -167,16 +184,24 @@ class Capture:
                 self._counts["messages"] += 1
 
     def _guarded(self, call: Callable[[], Any], seconds: float) -> Any:
-        """Do what may never return; until it does, :attr:`overdue` knows when it should have."""
+        """Make a call that may never return; :attr:`overdue` is true once it takes longer than ``seconds``."""
         self._back_by_ns = time.monotonic_ns() + nanoseconds(seconds)
         try:
             return call()
         finally:
             self._back_by_ns = _FOREVER_NS
 
+    def _log(self, level: int, text: str, event: str) -> None:
+        modality = self._sensor.modality
+        _logger.log(
+            level,
+            f"{modality}: {text}",
+            extra=throttled(f"{modality} {event}", modality=modality, event=event),
+        )
+
 
 class _Watch:
-    """What no library is believed: that samples come, that they change, and that they come no faster than they can."""
+    """Checks what no library is trusted with: that samples come, that they change, that their rate is possible."""
 
     def __init__(self, sensor: SensorSpec, delivery: Delivery, policy: CapturePolicy, stall_ns: int) -> None:
         self._delivery = delivery
@@ -189,11 +214,11 @@ class _Watch:
         self._in_second = 0
         self._content = b""
 
-    def judge(self, samples: Samples | None, now_ns: int) -> None:
-        """Take in what a read gave.
+    def judge(self, samples: SampleBlock | None, now_ns: int) -> None:
+        """Judge what a read returned.
 
         Raises:
-            SourceLostError: nothing for too long, the same for too long, too much, or of another form than announced.
+            SourceLostError: nothing or the same image for too long, too many images, or another form than announced.
         """
         if samples is None:
             if now_ns - self._arrived_ns > self._stall_ns:

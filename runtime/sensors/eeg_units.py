@@ -1,4 +1,4 @@
-"""Units as EEG streams and files write them."""
+"""Units of EEG channels, in the spellings that streams and files use."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _UNITS = {spelling: unit for unit, spellings in _SPELLINGS.items() for spelling 
 
 
 def common_unit(sensor: SensorSpec, names: Sequence[str], written: Sequence[str | None]) -> str | None:
-    """The unit of the channels that a sensor keeps; None where it is not said, not known, or not one.
+    """The unit of the channels that a sensor keeps; None where it is not stated, not known, or differs among them.
 
     Args:
-        sensor: whose `transform.channels` tell which count; all by default.
+        sensor: its `transform.channels` are the channels that it keeps; all by default.
         names: of the channels; may be empty.
         written: their units as written, one per channel; may be empty.
     """

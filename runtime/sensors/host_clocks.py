@@ -9,11 +9,11 @@ from runtime.wire import Clock
 
 
 def clock_beside_monotonic(name: str, read_ns: Callable[[], int]) -> Clock:
-    """A clock with its offset to CLOCK_MONOTONIC, read between two readings of that; the best of three.
+    """A clock with its offset to CLOCK_MONOTONIC: read between two readings of that one, the closest pair of three.
 
     Args:
         name: id of the clock.
-        read_ns: its time, ns.
+        read_ns: reads its time, ns.
     """
     best: Clock | None = None
     for _ in range(3):
@@ -28,5 +28,5 @@ def clock_beside_monotonic(name: str, read_ns: Callable[[], int]) -> Clock:
 
 
 def wall_clock(name: str) -> Clock:
-    """The machine's UNIX time, for libraries that stamp with it; measured anew for every message, because it is set."""
+    """The machine's UNIX time, for libraries that stamp with it; measured for every message, because it may be set."""
     return clock_beside_monotonic(name, time.time_ns)

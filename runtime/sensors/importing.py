@@ -1,34 +1,38 @@
-"""Importing: an EEG file as a recording, as if a node had heard it; any MCAP reader opens it, a free replay runs it."""
+"""Importing: an EEG file becomes a recording, as if a node had received its samples as frames.
+
+Any MCAP reader opens the recording, and a free replay runs it.
+"""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
+from runtime.core.clock import NS_PER_S
 from runtime.record.schemas import IMPORTED
 from runtime.record.writer import RecordingWriter
 from runtime.rig import Rig
 from runtime.rig.source_options import EegFileOptions
 from runtime.sensors.adapters.eeg_file import EegFileSource
 from runtime.sensors.chunking import Chunker
-from runtime.sensors.sample_source import PLAYBACK, Samples
+from runtime.sensors.sample_source import PLAYBACK, SampleBlock
 from runtime.sensors.transform import Transformer, plan
 from runtime.wire import JournalEntry, encode_entry, encode_frame
 
 _BLOCK_S = 1.0
-START_NS = 1_000_000_000
-"""An imported run starts here on its own clock: late enough that no time in it is negative."""
+START_NS = NS_PER_S
+"""An imported run starts at this time of its own clock: late enough that no time in it is negative."""
 
 
 def import_eeg_file(file: Path, out: Path, rig: Rig, modality: str, *, stream: str | None = None) -> int:
     """Write an XDF, FIF, EDF, BDF or BrainVision file as frames of one sensor of a rig.
 
-    The sensor's `transform` in the rig is applied, as when it is played: channels, unit, rate. Samples follow each
-    other at the file's nominal rate; frames arrive the moment they are captured.
+    The sensor's `transform` in the rig is applied as when the file is played live: channels, unit, rate. Samples
+    follow each other at the file's nominal rate, and every frame arrives at the moment of its capture.
 
     Args:
         file: to read.
-        out: the recording, which must not be there yet.
+        out: the recording, which must not exist yet.
         rig: whose sensor it becomes.
         modality: which sensor.
         stream: XDF: name or type of the stream; needed if there are several.
@@ -37,7 +41,7 @@ def import_eeg_file(file: Path, out: Path, rig: Rig, modality: str, *, stream: s
         How many frames were written.
 
     Raises:
-        SourceRefusedError: the file cannot be read, or does not fit the sensor; says what to declare.
+        SourceRefusedError: the file cannot be read, or does not fit the sensor; the message says what to declare.
         RigError: an unknown modality.
         RecordingError, MissingExtraError: see :class:`~runtime.record.writer.RecordingWriter`.
     """
@@ -51,8 +55,8 @@ def import_eeg_file(file: Path, out: Path, rig: Rig, modality: str, *, stream: s
         writer.add(encode_entry(_begin(rig)))
         for start in range(0, len(samples), size):
             block = samples[start : start + size]
-            captured_ns = START_NS + round((start + len(block)) * 1e9 / rate_hz)
-            transformed = transformer.apply(Samples(block, captured_ns, PLAYBACK))
+            captured_ns = START_NS + round((start + len(block)) * NS_PER_S / rate_hz)
+            transformed = transformer.apply(SampleBlock(block, captured_ns, PLAYBACK))
             for message in chunker.cut(transformed) if transformed is not None else ():
                 parts = encode_frame(
                     rig.name,

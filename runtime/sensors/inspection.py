@@ -1,7 +1,7 @@
-"""Inspection: open every sensor of a rig, read it for a while, and say what it gives and what is wrong with that.
+"""Inspection: open every sensor of a rig, read it for a while, and report what it gives and what is wrong with it.
 
-Every sensor is opened in a process of its own, as when it runs, so that a driver that hangs or crashes costs its own
-line of the report.
+Every sensor is opened in a process of its own, as when it runs, so that a driver that hangs or crashes spoils only its
+own line of the report.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ from runtime.rig import Rig, SensorSpec
 from runtime.rig.source_options import SyntheticOptions
 from runtime.sensors.capture import Capture
 from runtime.sensors.capture_process import CaptureSpec
-from runtime.sensors.sample_source import ARRIVAL, Samples, SourceRefusedError, make_source
+from runtime.sensors.sample_source import ARRIVAL, SampleBlock, SourceRefusedError
+from runtime.sensors.sensor_process import ONE_THREAD
+from runtime.sensors.source_kinds import make_source
 
 _RATE_TOLERANCE = 0.05
 _STARTING_S = 10.0
-"""A process takes this long to start and end, at most, beside what it waits for its source."""
+"""The longest time that a process takes to start and end, apart from waiting for its source."""
 
 
 @dataclass(frozen=True)
 class SensorReport:
-    """What a sensor gave, after its transforms.
+    """What a sensor gave, after its transform.
 
     Attributes:
         modality: which sensor.
         source: its kind.
         description: what was opened; empty if nothing was.
-        messages: whole messages that came.
+        messages: whole messages received.
         seconds: between the first and the last of them, by capture time.
         rate_hz: samples per second by capture time; None with less than two messages.
         interval_ms: between capture times of messages: ``p50`` and ``p99``.
@@ -52,7 +54,7 @@ class SensorReport:
         offset_ns: that clock minus this machine's CLOCK_MONOTONIC.
         uncertainty_ns: how far off that may be.
         counts: of the capture: opened, lost by reason, gaps, and the source's own (overflows).
-        notes: what one should know.
+        notes: remarks that are no problems.
         problems: what is wrong; empty if nothing is.
     """
 
@@ -93,9 +95,9 @@ def inspect_rig(
     Raises:
         RigError: an unknown modality.
     """
-    epoch_ns = time.monotonic_ns()
+    start_ns = time.monotonic_ns()
     wanted = rig.modality_names if modalities is None else tuple(modalities)
-    specs = [CaptureSpec.of(rig, m, epoch_ns, endpoint="", parent=os.getpid()) for m in wanted]
+    specs = [CaptureSpec.of(rig, m, start_ns, endpoint="", parent=os.getpid()) for m in wanted]
     processes = [_spawn(spec, seconds) for spec in specs]
     try:
         return tuple(_finish(s, p, seconds) for s, p in zip(specs, processes, strict=True))
@@ -108,12 +110,12 @@ def inspect_rig(
 
 def _spawn(spec: CaptureSpec, seconds: float) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "runtime.sensors.inspection", str(seconds)],
+        [sys.executable, "-m", "runtime.sensors.inspection", str(seconds), spec.title],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, **ONE_THREAD},
     )
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
@@ -136,23 +138,23 @@ def _finish(spec: CaptureSpec, process: subprocess.Popen[str], seconds: float) -
         fields |= {k: tuple(fields[k]) for k in ("shape", "notes", "problems")}
         return SensorReport(**fields)
     except (json.JSONDecodeError, TypeError, KeyError):
-        words = errors.strip().splitlines()[-1:] or ["it said nothing"]
-        problem = f"its process died with code {process.returncode}: {words[0]}"
+        last = errors.strip().splitlines()[-1:] or ["it wrote no error"]
+        problem = f"its process died with code {process.returncode}: {last[0]}"
         return SensorReport(spec.sensor.modality, options.kind, problems=(problem,))
 
 
 class _Collector:
-    """Keeps what a capture delivers for the report; of images only the newest, and whether they change."""
+    """Collects what a capture delivers for the report; of images it keeps only the newest, and counts their changes."""
 
     def __init__(self, image: bool) -> None:
         self.first = threading.Event()
         self.messages: list[tuple[int, int]] = []
-        self.newest: Samples | None = None
+        self.newest: SampleBlock | None = None
         self.windows: list[npt.NDArray[Any]] = []
         self.changes = 0
         self._image = image
 
-    def __call__(self, message: Samples) -> None:
+    def __call__(self, message: SampleBlock) -> None:
         here_ns = message.capture_ns - message.clock.offset_ns
         if self.newest is not None:
             self.changes += not np.array_equal(message.array, self.newest.array)
@@ -174,12 +176,12 @@ def inspect_sensor(spec: CaptureSpec, seconds: float) -> tuple[SensorReport, boo
     sensor, stop, refused = spec.sensor, threading.Event(), []
     collector = _Collector(sensor.kind in ("rgb", "depth"))
     options = sensor.source or SyntheticOptions()
+    start_ns = time.monotonic_ns() if spec.start_ns is None else spec.start_ns
     try:
-        source = make_source(sensor, spec.epoch_ns)
+        source = make_source(sensor, lambda: start_ns)
     except SourceRefusedError as e:
         return SensorReport(sensor.modality, options.kind, problems=(str(e),)), False
-    said: list[str] = []
-    capture = Capture(sensor, source, collector, say=said.append)
+    capture = Capture(sensor, source, collector)
 
     def read() -> None:
         try:
@@ -202,7 +204,7 @@ def inspect_sensor(spec: CaptureSpec, seconds: float) -> tuple[SensorReport, boo
     report = _report(sensor, options.kind, capture, collector)
     problems = ["hung: a call of its library did not return"] if hung else []
     if not collector.messages:
-        problems.append(said[-1] if said else f"no message within {options.open_s:g} s")
+        problems.append(capture.complaint or f"no message within {options.open_s:g} s")
     report = SensorReport(**{**asdict(report), "problems": (*problems, *report.problems)})
     return report, hung
 
@@ -246,7 +248,7 @@ def _report(sensor: SensorSpec, kind: str, capture: Capture, collector: _Collect
 
 
 def _rate(captured_s: npt.NDArray[np.float64], chunk: int) -> float | None:
-    """Samples a second from capture times; the median over half the messages forgives a few wrong stamps."""
+    """Samples per second by capture time; the median over half the messages is robust against a few wrong stamps."""
     half = len(captured_s) // 2
     if half < 1:
         return None
@@ -278,10 +280,10 @@ def _timing_problems(
 
 
 def content_problems(sensor: SensorSpec, samples: npt.NDArray[Any], changes: int) -> list[str]:
-    """What is wrong with samples by any bundle's standards; a bundle's own thresholds are finer.
+    """What is wrong with samples whatever the bundle; a bundle's own thresholds are finer.
 
     Args:
-        sensor: whose they are.
+        sensor: the sensor that gave them.
         samples: (n, *sample_shape), n >= 1; of images the newest is judged.
         changes: how often a message differed from the one before.
     """
@@ -329,7 +331,7 @@ def main(arguments: list[str]) -> int:
     report, left = inspect_sensor(spec, float(arguments[0]))
     print(json.dumps(asdict(report)), flush=True)
     if left:
-        os._exit(0)  # a thread sits in a call of the library
+        os._exit(0)  # a thread is in a call of the library, which an orderly exit would wait for
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The playhead of recorded samples: which are due when, at their rate, without drift."""
+"""The playhead of recorded samples: which of them are due when, at their rate, without drift."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Playhead:
         self._rate = rate_hz
         self._start_ns = time.monotonic_ns()
         self.position = 0
-        """Samples given out."""
+        """Samples played so far."""
 
     def wait(self, count: int, timeout_s: float) -> tuple[int, bool] | None:
-        """Wait until the next ``count`` samples are captured, and move on past them.
+        """Wait until the next ``count`` samples are due, and move on past them.
 
         Returns:
             Capture time of the newest on CLOCK_MONOTONIC and whether samples were missed before them; None if they are
@@ -47,7 +47,7 @@ class Playhead:
 
 
 class Player:
-    """Plays an array, or a file that is read as one, along a playhead; over and over if asked to."""
+    """Plays an array, or a file that is read like one, along a playhead, once or in a loop."""
 
     def __init__(self, length: int, rate_hz: float, *, loop: bool) -> None:
         """Begin now.
@@ -69,7 +69,7 @@ class Player:
             within ``timeout_s``.
 
         Raises:
-            EndOfSource: all have been played, and it does not loop.
+            EndOfSource: all samples have been played, and it does not loop.
         """
         start = self._playhead.position % self._length
         if not self._loop and self._playhead.position >= self._length:

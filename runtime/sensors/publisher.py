@@ -1,4 +1,4 @@
-"""The publisher: how any program puts its samples on a rig, in a few lines.
+"""The publisher: how a program publishes samples as a sensor of a rig, in a few lines.
 
 Example::
 
@@ -32,10 +32,13 @@ class SampleError(AfterimageError, ValueError):
 
 
 class Sensor:
-    """One sensor of a rig, publishing to the rig's node, which need not be there yet; for one thread.
+    """One sensor of a rig, publishing to the rig's node, which need not run yet; for one thread.
 
-    Publishing never waits: while no node listens, messages are dropped and the sequence number tells the
+    Publishing never waits: while no node listens, messages are dropped, and the next sequence number tells the
     node how many.
+
+    Attributes:
+        sequence: number of the next message; a number that is left out counts as a lost message at the node.
     """
 
     def __init__(
@@ -76,9 +79,8 @@ class Sensor:
         """Publish one message.
 
         Args:
-            samples: (n, *sample_shape) in the rig's dtype and unit, time first; for images one frame
-                without the
-                leading axis is taken as well.
+            samples: (n, *sample_shape) in the rig's dtype and unit, time first; one image may also come without the
+                leading axis.
             capture_ns: when the newest sample was captured, on ``clock``; now if not given.
             clock: of this message's capture time; the sensor's if not given.
 

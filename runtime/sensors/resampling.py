@@ -1,9 +1,10 @@
-r"""A band-limited change of rate that goes on from message to message and keeps the time of every sample.
+r"""A band-limited change of sampling rate, continuous over messages, that keeps the time of every sample.
 
-A polyphase low-pass: the windowed sinc of the lower of the two rates, tabulated at the positions that the ratio of the
-rates makes, evaluated where outputs lie. soxr would do this better for files, but it holds back some 900 samples: 3.7 s
-of EEG, where this holds back ten samples, 40 ms. With a Kaiser window of :math:`\beta = 6` the stopband, from half the
-lower rate on, is 60 dB down; the passband ends at 0.6 of half the lower rate below 1 kHz, and at 0.9 of it above.
+A polyphase low-pass: the windowed sinc of the lower of the two rates, tabulated at every phase that the ratio of the
+rates can produce, and evaluated at the outputs. soxr is better for files, but it holds back some 900 samples, which are
+3.7 s of EEG; this filter holds back ten samples, 40 ms. With a Kaiser window of :math:`\beta = 6` the stopband, from
+half the lower rate on, is 60 dB down; the passband ends at 0.6 of half the lower rate below 1 kHz, and at 0.9 of it
+above.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ import numpy.typing as npt
 
 _BETA, _ATTENUATION_DB = 6.0, 63.0
 _LARGEST_DENOMINATOR = 1000
-"""Of the ratio of the rates; 44 100 to 16 000 is 441 to 160. No ratio is missed by more than a millionth."""
+"""Limit for the ratio of the rates: 44 100 to 16 000 is 441 to 160. No ratio is off by more than a millionth."""
 
 
 class Resampler:
     """Resamples one stream of (n, channels) float32 samples.
 
     Output sample ``k`` belongs at input sample ``k * rate_hz / target_hz``. Outputs whose filter would reach before the
-    first input are not made.
+    first input are left out.
     """
 
     def __init__(self, rate_hz: float, target_hz: float, channels: int) -> None:
         """Begin a stream.
 
         Args:
-            rate_hz: samples per second that come.
-            target_hz: samples per second that are wanted.
+            rate_hz: samples per second of the input.
+            target_hz: samples per second of the output.
             channels: per sample.
         """
         ratio = Fraction(rate_hz / target_hz).limit_denominator(_LARGEST_DENOMINATOR)
@@ -42,7 +43,7 @@ class Resampler:
         self._next = self._number_from(self._half - 1)  # of the next output
 
     def push(self, samples: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], float]:
-        """Take in samples and give those that they complete.
+        """Take in samples and give the outputs that they complete.
 
         Args:
             samples: (n, channels).
@@ -72,7 +73,7 @@ class Resampler:
 
 
 def _filter(share: float, zeros: int, phases: int) -> tuple[int, npt.NDArray[np.float32]]:
-    """Half the filter's length in inputs, and its (phases, 2 half) taps; each phase leaves a constant as it is."""
+    """Half the filter's length in inputs, and its (phases, 2 half) taps; each phase has unit gain at zero frequency."""
     transition = (_ATTENUATION_DB - 8) / (2.285 * 2 * zeros * np.pi)
     half = int(np.ceil(zeros / share))
     at = np.arange(1 - half, 1 + half)[None, :] - np.arange(phases)[:, None] / phases

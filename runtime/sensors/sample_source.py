@@ -1,16 +1,14 @@
-"""Sample sources: the one interface behind which every device, file and stream stands, and how a kind is found.
+"""Sample sources: the one interface behind which every device, file and stream stands.
 
 A source is opened, read and closed by one thread of a process of its own (:mod:`runtime.sensors.capture`). It says what
-it delivers and when that was captured; it converts nothing and repairs nothing: what differs from the rig is refused or
-transformed by declaration, what fails is closed and opened again by its process, and counted.
+it delivers and when that was captured. It converts nothing and repairs nothing: samples that differ from what the rig
+promises are refused, or transformed as the rig declares, and a source that fails is closed, counted and opened again by
+its process. :mod:`runtime.sensors.source_kinds` finds the source of a kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -18,12 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.errors import AfterimageError, MissingExtraError, import_extra
-from runtime.rig import SensorSpec
-from runtime.rig.source_options import KINDS, PluginOptions, SyntheticOptions
 from runtime.wire import Clock
-
-ENTRY_POINTS = "afterimage.sensors"
-"""Entry point group in which packages name the kinds they add: ``kind = "module:Class"``."""
 
 ARRIVAL = Clock("arrival")
 """This machine's CLOCK_MONOTONIC, read when the samples arrived: how long they took to arrive is not in it."""
@@ -39,7 +32,7 @@ class SourceLostError(AfterimageError):
     """A source that does not deliver now and may again: it is closed and opened again.
 
     Attributes:
-        reason: one word, counted: cannot_open, disconnected, stalled, frozen, runaway.
+        reason: one word, counted: cannot_open, disconnected, stalled, frozen, runaway, changed.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -48,12 +41,12 @@ class SourceLostError(AfterimageError):
 
 
 class EndOfSource(Exception):
-    """A file that is not looped has been played."""
+    """A file that is not looped has been played to its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What an opened source says it delivers; None means that it does not say.
+    """What an opened source says it delivers; None where it does not say.
 
     Attributes:
         shape: of one sample: (480, 640, 3), (), (8,).
@@ -61,7 +54,7 @@ class Delivery:
         unit: a :data:`~runtime.rig.source_options.Unit`, or another that a rig may name.
         rate_hz: samples per second.
         channels: names along the last axis.
-        live: a device, that can go silent, freeze or run wild; not a file.
+        live: a device, which can go silent, freeze or run wild; False for a file.
         description: what was opened, for a person.
     """
 
@@ -75,24 +68,27 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class SampleBlock:
     """Consecutive samples.
 
     Attributes:
-        array: (n, *shape), time first, n >= 1; not changed by the source afterwards.
+        array: (n, *shape), time first, n >= 1; the source does not change it afterwards.
         capture_ns: when the newest of them was captured, on ``clock``.
         clock: its offset is to this machine's CLOCK_MONOTONIC; its id says who stamped.
-        gap: samples were lost between the last ones and these.
+        gap: samples were lost between the block before and this one.
+        number: the place of this block among all messages since the rig's common start, from a source that plays along
+            a plan. Such a block holds one message of the rig, which is published under this number.
     """
 
     array: npt.NDArray[Any]
     capture_ns: int
     clock: Clock = ARRIVAL
     gap: bool = False
+    number: int | None = None
 
 
 class SampleSource(Protocol):
-    """A device, stream or file. May have ``counts``, a dict of its own counters (overflows and the like)."""
+    """A device, stream or file. It may have ``counts``, a dict of its own counters (overflows and the like)."""
 
     def open(self) -> Delivery:
         """Open it; called again after :meth:`close`.
@@ -103,33 +99,18 @@ class SampleSource(Protocol):
         """
         ...
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next samples, or None if none come within ``timeout_s``.
 
         Raises:
             SourceLostError: it is gone.
-            EndOfSource: it has been played.
+            EndOfSource: it has been played to its end.
         """
         ...
 
     def close(self) -> None:
         """Let go of it; may be called at any time, and again."""
         ...
-
-
-_ADAPTERS = {
-    "camera": "camera:CameraSource",
-    "depth-images": "depth_images:DepthImagesSource",
-    "realsense": "realsense:RealSenseSource",
-    "oak": "oak:OakSource",
-    "microphone": "microphone:MicrophoneSource",
-    "audio-file": "audio_file:AudioFileSource",
-    "lsl": "lsl:LslSource",
-    "brainflow": "brainflow_board:BrainflowSource",
-    "eeg-file": "eeg_file:EegFileSource",
-    "recording": "mcap_recording:RecordingSource",
-    "synthetic": "synthetic_moments:SyntheticSource",
-}
 
 
 def import_library(module: str, needed_by: str) -> ModuleType:
@@ -146,53 +127,6 @@ def import_library(module: str, needed_by: str) -> ModuleType:
         raise SourceRefusedError(f"{needed_by}: {module} cannot be loaded: {e}") from e
 
 
-def plugin_kinds() -> tuple[str, ...]:
-    """Kinds that installed packages add."""
-    return tuple(sorted(entry_points(group=ENTRY_POINTS).names))
-
-
-def make_source(sensor: SensorSpec, epoch_ns: int | None = None) -> SampleSource:
-    """The source of a sensor, not yet opened.
-
-    Args:
-        sensor: of a rig; without a `source` it plays the synthetic rig.
-        epoch_ns: CLOCK_MONOTONIC time at which all synthetic sensors of the rig began together; now by default.
-
-    Raises:
-        SourceRefusedError: an unknown kind, an extra that is not installed, or options that a plug-in refuses.
-    """
-    options = sensor.source or SyntheticOptions()
-    if isinstance(options, PluginOptions):
-        return _plugin(sensor, options)
-    module, name = _ADAPTERS[options.kind].split(":")
-    adapter: Callable[..., SampleSource] = getattr(import_module(f"runtime.sensors.adapters.{module}"), name)
-    return adapter(options, sensor, epoch_ns) if options.kind == "synthetic" else adapter(options, sensor)
-
-
-def _plugin(sensor: SensorSpec, options: PluginOptions) -> SampleSource:
-    found = entry_points(group=ENTRY_POINTS, name=options.kind)
-    if not found:
-        raise SourceRefusedError(
-            f"sensor {sensor.modality!r}: no kind of source {options.kind!r}; built in are {sorted(KINDS)}, "
-            f"installed packages add {list(plugin_kinds())}"
-        )
-    entry = next(iter(found))
-    try:
-        adapter = entry.load()
-    except (ImportError, AttributeError) as e:
-        raise SourceRefusedError(
-            f"sensor {sensor.modality!r}: kind {options.kind!r} ({entry.value}) cannot be loaded: {e}"
-        ) from e
-    try:
-        source: SampleSource = adapter(options.own, sensor)
-    except ValueError as e:  # pydantic's ValidationError is one
-        text = "; ".join(line.strip() for line in str(e).splitlines())
-        raise SourceRefusedError(
-            f"sensor {sensor.modality!r}: options of {options.kind!r} refused: {text}"
-        ) from e
-    return source
-
-
-def as_samples(array: npt.NDArray[Any], capture_ns: int, clock: Clock, gap: bool = False) -> Samples:
-    """One image as samples: a leading time axis is added."""
-    return Samples(array[np.newaxis], capture_ns, clock, gap)
+def image_block(array: npt.NDArray[Any], capture_ns: int, clock: Clock, gap: bool = False) -> SampleBlock:
+    """One image as a block of one sample: a leading time axis is added."""
+    return SampleBlock(array[np.newaxis], capture_ns, clock, gap)

@@ -1,67 +1,80 @@
 """The supervisor: one process per sensor of a rig, started again when it dies.
 
-Restarts are bounded in how often, not in how many: a device that is away for a night is back in the morning. A process
-that refuses its source ends the whole group, because the rig is wrong; one whose file has been played is left alone.
+Restarts are limited in rate, not in number: a device that is away for a night is back in the morning. A process that
+refuses its source ends the whole group, because the rig is wrong. One whose file has been played is left alone.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import signal
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
+from configs.errors import AfterimageError
 from runtime.core.clock import nanoseconds
 from runtime.rig import Rig
 from runtime.sensors.capture_process import REFUSED, CaptureSpec, RemoteNode
-from runtime.sensors.process import SensorProcessError
+from runtime.sensors.sensor_process import SensorProcess
 from runtime.signals.faults import FaultSchedule
 
+_logger = logging.getLogger("afterimage.sensors")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _SETTLED_S = 0.1, 10.0, 10.0
-_STOP_S = 1.5
+_STOP_S = 5.0
+"""A process that was told to end has this long to write its counts."""
+_LEAD_S = 0.25
+"""A common start is set this far ahead, so that every process hears of it in time."""
+_LOOK_S = 0.01
+
+
+class SensorProcessError(AfterimageError):
+    """A sensor process that did not start, refused its source or died; the message names the sensor and the reason."""
 
 
 @dataclass
-class _Running:
-    """One sensor's process, and its history."""
+class _Supervised:
+    """One sensor: its present process, and its history.
+
+    ``killed``: on purpose, by :meth:`Supervisor.kill`, or being restored; only :meth:`Supervisor.restart` starts it.
+    """
 
     spec: CaptureSpec
-    popen: subprocess.Popen[bytes]
+    environment: Mapping[str, str]
+    process: SensorProcess
     started_ns: int
+    state: Literal["running", "pausing", "killed", "ended"] = "running"
     restarts: int = 0
     pause_s: float = _FIRST_PAUSE_S
-    again_ns: int | None = None
-    ended: bool = False
+    again_ns: int = 0
     counts: list[dict[str, Any]] = field(default_factory=list)
 
+    def start_again(self) -> None:
+        """A new process in place of one that has ended."""
+        self.process = SensorProcess(self.spec, self.environment)
+        self.started_ns = time.monotonic_ns()
+        self.restarts += 1
 
-def _spawn(spec: CaptureSpec) -> subprocess.Popen[bytes]:
-    popen = subprocess.Popen(
-        [sys.executable, "-m", "runtime.sensors.capture_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        # One thread: a sensor's arithmetic is small, and the node needs the cores.
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        # Ctrl-C in the terminal reaches the whole group; the supervisor stops its sensors itself.
-        start_new_session=True,
-    )
-    assert popen.stdin is not None
-    try:
-        popen.stdin.write(spec.model_dump_json().encode() + b"\n")
-        popen.stdin.close()
-    except BrokenPipeError:
-        popen.wait()  # it died at once: the next look sees that
-    return popen
+    def collect(self) -> dict[str, Any] | None:
+        """Wait for the end of the process, and keep its counts."""
+        counts = self.process.collect(_STOP_S)
+        if counts is not None:
+            self.counts.append(counts)
+        return counts
 
 
 class Supervisor:
-    """The sensor processes of a rig; a context manager. :meth:`look` has to be called now and then."""
+    """The sensor processes of a rig; a context manager, for any thread.
+
+    :meth:`look` has to be called now and then: it starts again what died.
+
+    Attributes:
+        start_ns: CLOCK_MONOTONIC time at which the sensors begin; faults and the plan of moments count from there. None
+            while the sensors that begin together are not all open.
+    """
 
     def __init__(
         self,
@@ -72,7 +85,8 @@ class Supervisor:
         remote: RemoteNode | None = None,
         faults: FaultSchedule | None = None,
         restart: bool = True,
-        say: Callable[[str], None] = lambda _: None,
+        together: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start a process per sensor.
 
@@ -80,10 +94,12 @@ class Supervisor:
             rig: whose sensors.
             endpoint: the node's frames endpoint.
             modalities: which of them; all by default.
-            remote: what else is needed of a node on another machine.
-            faults: what goes wrong on purpose, counted from now.
-            restart: start a process again that dies.
-            say: told, for a person, when one dies.
+            remote: what else is needed to reach a node on another machine.
+            faults: what goes wrong on purpose, counted from the start.
+            restart: start a process again when it dies.
+            together: publish nothing until all sources are open, then begin at one time (see :meth:`start`). By default
+                every sensor begins as soon as its own source is open.
+            environment: variables for the processes, beside those of this process.
 
         Raises:
             RigError: an unknown modality.
@@ -91,23 +107,24 @@ class Supervisor:
         """
         if faults is not None:
             faults.check(rig)
-        self.epoch_ns = time.monotonic_ns()
+        self.start_ns = None if together else time.monotonic_ns()
         self._restart = restart
-        self._say = say
-        sensors = [rig.sensor(m) for m in (rig.modality_names if modalities is None else modalities)]
-        self._running: dict[str, _Running] = {}
+        self._lock = threading.RLock()
+        names = [rig.sensor(m).modality for m in (rig.modality_names if modalities is None else modalities)]
+        self._sensors: dict[str, _Supervised] = {}
         try:
-            for sensor in sensors:
+            for name in names:
                 spec = CaptureSpec.of(
                     rig,
-                    sensor.modality,
-                    self.epoch_ns,
+                    name,
+                    self.start_ns,
                     endpoint=endpoint,
                     remote=remote,
                     faults=faults or FaultSchedule(),
                     parent=os.getpid(),
                 )
-                self._running[sensor.modality] = _Running(spec, _spawn(spec), time.monotonic_ns())
+                process = SensorProcess(spec, environment or {})
+                self._sensors[name] = _Supervised(spec, environment or {}, process, time.monotonic_ns())
         except BaseException:
             self.stop()
             raise
@@ -115,53 +132,121 @@ class Supervisor:
     @property
     def modalities(self) -> tuple[str, ...]:
         """The sensors of this group."""
-        return tuple(self._running)
+        return tuple(self._sensors)
 
     def pid(self, modality: str) -> int:
         """Process id of a sensor's present process."""
-        return self._running[modality].popen.pid
+        return self._sensors[modality].process.pid
 
     def restarts(self, modality: str) -> int:
         """How often a sensor's process was started again."""
-        return self._running[modality].restarts
+        return self._sensors[modality].restarts
 
-    def look(self) -> bool:
-        """See who died, start again whose pause is over.
+    def start(self, timeout_s: float = 120.0) -> int:
+        """Wait until all sources are open and the sensors that begin ``together`` have their common start.
 
         Returns:
-            Whether anything runs or will run again.
+            CLOCK_MONOTONIC time of the start, ns; it may lie a moment ahead.
+
+        Raises:
+            SensorProcessError: a sensor refused its source, died, or took longer than ``timeout_s`` to open it.
+        """
+        end = time.monotonic() + timeout_s
+        while self.start_ns is None:
+            self.look()
+            with self._lock:
+                for modality, sensor in self._sensors.items():
+                    if sensor.state != "running":
+                        raise SensorProcessError(_died_opening(modality, sensor))
+                waiting = [m for m, s in self._sensors.items() if not s.process.is_ready()]
+            if time.monotonic() > end:
+                raise SensorProcessError(
+                    f"sensors {waiting} did not open their sources within {timeout_s:g} s"
+                )
+            time.sleep(_LOOK_S)
+        return self.start_ns
+
+    def look(self) -> bool:
+        """See which processes died, start again those whose pause is over, and set the common start when all are open.
+
+        Returns:
+            Whether anything runs or may run again.
 
         Raises:
             SensorProcessError: a sensor refused its source; all are stopped.
         """
-        now_ns = time.monotonic_ns()
-        for modality, running in self._running.items():
-            if running.ended:
-                continue
-            if running.again_ns is not None:
-                if now_ns >= running.again_ns:
-                    running.popen, running.started_ns = _spawn(running.spec), now_ns
-                    running.again_ns = None
-                    running.restarts += 1
-                continue
-            code = running.popen.poll()
-            if code is not None:
-                self._died(modality, running, code, now_ns)
-        return not all(r.ended for r in self._running.values())
+        with self._lock:
+            now_ns = time.monotonic_ns()
+            for modality, sensor in self._sensors.items():
+                if sensor.state == "pausing" and now_ns >= sensor.again_ns:
+                    sensor.start_again()
+                    sensor.state = "running"
+                elif sensor.state == "running" and (code := sensor.process.exit_code()) is not None:
+                    self._died(modality, sensor, code, now_ns)
+            if self.start_ns is None:
+                self._begin_if_all_are_ready()
+            return any(s.state != "ended" for s in self._sensors.values())
+
+    def check(self) -> None:
+        """Raise SensorProcessError if the present process of a sensor died that was not killed on purpose."""
+        with self._lock:
+            for modality, sensor in self._sensors.items():
+                code = sensor.process.exit_code()
+                if sensor.state != "killed" and code:
+                    raise SensorProcessError(f"sensor {modality!r} died with code {code}")
+
+    def kill(self, modality: str) -> None:
+        """End one process at once (SIGKILL), as when a driver crashes; it stays dead until :meth:`restart`."""
+        with self._lock:
+            self._sensors[modality].state = "killed"
+            self._sensors[modality].process.kill()
+
+    def restart(self, modality: str, timeout_s: float = 120.0) -> None:
+        """Start the process of a sensor again and wait until its source is open.
+
+        A sensor that plays moments joins in where the others are.
+
+        Raises:
+            SensorProcessError: it refused its source, died, or took longer than ``timeout_s`` to open it.
+            ValueError: the sensors have not begun.
+        """
+        with self._lock:
+            if self.start_ns is None:
+                raise ValueError(f"restart({modality!r}) before the sensors began; call start() first")
+            sensor = self._sensors[modality]
+            sensor.state = "killed"
+            sensor.process.ask_to_end()
+            sensor.collect()
+            sensor.start_again()
+        end = time.monotonic() + timeout_s
+        while True:
+            with self._lock:
+                if sensor.state == "killed" and sensor.process.is_ready():
+                    sensor.state = "running"
+                    return
+                if sensor.state != "killed" or sensor.process.exit_code() is not None:
+                    raise SensorProcessError(_died_opening(modality, sensor))
+                if time.monotonic() > end:
+                    sensor.process.kill()
+                    raise SensorProcessError(
+                        f"sensor {modality!r} did not open its source within {timeout_s:g} s"
+                    )
+            time.sleep(_LOOK_S)
 
     def stop(self) -> dict[str, dict[str, Any]]:
         """Stop all processes and wait for them; may be called again.
 
         Returns:
-            Modality -> ``restarts`` and ``processes``, the counts of each process that could say them.
+            Modality -> ``restarts`` and ``processes``, the counts of each process that could write them; one that was
+            killed could not.
         """
-        for running in self._running.values():
-            if running.popen.poll() is None:
-                running.popen.send_signal(signal.SIGTERM)
-        for running in self._running.values():
-            self._collect(running)
-            running.ended = True
-        return {m: {"restarts": r.restarts, "processes": r.counts} for m, r in self._running.items()}
+        with self._lock:
+            for sensor in self._sensors.values():
+                sensor.process.ask_to_end()
+            for sensor in self._sensors.values():
+                sensor.collect()
+                sensor.state = "ended"
+            return {m: {"restarts": s.restarts, "processes": s.counts} for m, s in self._sensors.items()}
 
     def __enter__(self) -> Supervisor:
         """The supervisor itself."""
@@ -173,40 +258,41 @@ class Supervisor:
         """Stop all processes."""
         self.stop()
 
-    def _died(self, modality: str, running: _Running, code: int, now_ns: int) -> None:
-        counts = self._collect(running)
-        if code == REFUSED:
-            running.ended = True
-            self.stop()
-            raise SensorProcessError(
-                (counts or {}).get("refused") or f"sensor {modality!r} refused its source"
-            )
-        if code == 0 or not self._restart:
-            running.ended = True
-            self._say(f"{modality}: ended" + (f" with code {code}" if code else ""))
+    def _begin_if_all_are_ready(self) -> None:
+        sensors = [s for s in self._sensors.values() if s.state != "ended"]
+        if not sensors or not all(s.state == "running" and s.process.is_ready() for s in sensors):
             return
-        if now_ns - running.started_ns > nanoseconds(_SETTLED_S):
-            running.pause_s = _FIRST_PAUSE_S
-        self._say(f"{modality}: died with code {code}; starts again in {running.pause_s:g} s")
-        running.again_ns = now_ns + nanoseconds(running.pause_s)
-        running.pause_s = min(2 * running.pause_s, _LONGEST_PAUSE_S)
+        self.start_ns = time.monotonic_ns() + nanoseconds(_LEAD_S)
+        for sensor in sensors:
+            sensor.spec = sensor.spec.model_copy(update={"start_ns": self.start_ns})
+            sensor.process.begin(self.start_ns)
 
-    def _collect(self, running: _Running) -> dict[str, Any] | None:
-        """Wait for a process's end and its counts; None if it could not say them, or has before."""
-        if running.popen.stdout is None or running.popen.stdout.closed:
-            return None
-        try:
-            running.popen.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            running.popen.kill()
-            running.popen.wait()
-        with running.popen.stdout as out:
-            lines = out.read().splitlines()
-        try:
-            counts = json.loads(lines[-1])
-        except (IndexError, json.JSONDecodeError, UnicodeDecodeError):
-            return None
-        if not isinstance(counts, dict):
-            return None
-        running.counts.append(counts)
-        return counts
+    def _died(self, modality: str, sensor: _Supervised, code: int, now_ns: int) -> None:
+        counts = sensor.collect()
+        if code == REFUSED:
+            self.stop()
+            raise SensorProcessError(_refusal(modality, counts))
+        fields = {"modality": modality, "code": code}
+        if code == 0 or not self._restart:
+            sensor.state = "ended"
+            text = f"{modality}: ended" + (f" with code {code}" if code else "")
+            _logger.log(logging.WARNING if code else logging.INFO, text, extra={"fields": fields})
+            return
+        if now_ns - sensor.started_ns > nanoseconds(_SETTLED_S):
+            sensor.pause_s = _FIRST_PAUSE_S
+        text = f"{modality}: died with code {code}; starts again in {sensor.pause_s:g} s"
+        _logger.warning(text, extra={"fields": fields})
+        sensor.state = "pausing"
+        sensor.again_ns = now_ns + nanoseconds(sensor.pause_s)
+        sensor.pause_s = min(2 * sensor.pause_s, _LONGEST_PAUSE_S)
+
+
+def _refusal(modality: str, counts: dict[str, Any] | None) -> str:
+    return (counts or {}).get("refused") or f"sensor {modality!r} refused its source"
+
+
+def _died_opening(modality: str, sensor: _Supervised) -> str:
+    code, counts = sensor.process.exit_code(), sensor.collect()
+    if code == REFUSED:
+        return _refusal(modality, counts)
+    return f"sensor {modality!r} died with code {code} before its source was open"

@@ -1,7 +1,8 @@
-"""From what a source delivers to what the rig promises: checked once when it is opened, then applied to every sample.
+"""Bringing what a source delivers to what the rig promises.
 
-:func:`plan` is where a wrong rig is refused: it follows shape, dtype, unit and rate through the declared steps and
-compares the result with the sensor, before anything is published.
+:func:`plan` runs once, when the source is opened: it follows shape, dtype, unit and rate through the declared steps,
+compares the result with the sensor, and refuses a rig that is wrong before anything is published.
+:class:`Transformer` then applies the plan to every sample.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.core.clock import NS_PER_S
+from runtime.core.clock import NS_PER_S, nanoseconds
 from runtime.rig import SensorSpec
 from runtime.rig.source_options import Transform
 from runtime.sensors.resampling import Resampler
-from runtime.sensors.sample_source import Delivery, Samples, SourceRefusedError
+from runtime.sensors.sample_source import Delivery, SampleBlock, SourceRefusedError
 
 _RATE_TOLERANCE = 0.005
 """29.97 frames a second feed a rig of 30; 250 samples a second do not feed one of 256."""
@@ -32,13 +33,13 @@ _IMAGES = ("rgb", "depth")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is done to every sample, settled; made by :func:`plan`.
+    """The steps that bring every sample to the rig's form; made by :func:`plan`.
 
     Attributes:
-        sensor: what comes out.
-        delivery: what goes in.
+        sensor: the form that samples must have.
+        delivery: the form in which they come.
         channels: indices that are kept of the last axis; None keeps all.
-        squeeze: one channel is left and the rig's samples are scalars.
+        squeeze: drop the last axis: one channel is left, and the rig's samples are scalars.
         factor: samples are multiplied by this; None leaves them alone.
         transform: the other steps.
     """
@@ -52,11 +53,11 @@ class Plan:
 
 
 def plan(sensor: SensorSpec, delivery: Delivery) -> Plan:
-    """Settle how a sensor's samples come about.
+    """Work out how a source's samples become the sensor's.
 
     Raises:
-        SourceRefusedError: they cannot: the first field that does not fit, what the rig needs, what comes, and what to
-            declare.
+        SourceRefusedError: they cannot; the message names the first field that does not fit, what the rig needs, what
+            comes, and what to declare.
     """
     transform = sensor.transform or Transform()
     channels = _channels(sensor, transform, delivery)
@@ -146,16 +147,16 @@ def _shape_advice(sensor: SensorSpec, got: tuple[int, ...]) -> str:
 
 
 def _factor(sensor: SensorSpec, transform: Transform, delivery: Delivery) -> float | None:
-    """What samples are multiplied by; None where they already are in the rig's unit."""
+    """The factor that brings samples to the rig's unit; None where they already are in it."""
     if transform.scale is not None:
         return transform.scale
-    said, declared = delivery.unit, transform.from_unit
-    if said is not None and declared is not None and said != declared:
+    stated, declared = delivery.unit, transform.from_unit
+    if stated is not None and declared is not None and stated != declared:
         raise SourceRefusedError(
-            f"sensor {sensor.modality!r}: transform.from_unit is {declared!r}, its source says {said!r}; leave "
+            f"sensor {sensor.modality!r}: transform.from_unit is {declared!r}, its source says {stated!r}; leave "
             "from_unit out, or give scale"
         )
-    unit = declared or said
+    unit = declared or stated
     if unit == sensor.unit:
         return None
     if unit is None:
@@ -228,8 +229,8 @@ class Transformer:
         rate, target = plan.delivery.rate_hz, plan.transform.resample_hz
         self._resampler = _Resampling(plan.sensor, rate, target) if rate and target else None
 
-    def apply(self, samples: Samples) -> Samples | None:
-        """Samples as the rig promises them; None where these gave none yet."""
+    def apply(self, samples: SampleBlock) -> SampleBlock | None:
+        """Samples in the form of the rig; None where none is complete yet."""
         p, t = self._plan, self._plan.transform
         array = samples.array
         if p.channels is not None:
@@ -259,8 +260,8 @@ class Transformer:
             result = resampled
         return replace(result, array=np.ascontiguousarray(converted(result.array, self._dtype)))
 
-    def _thinned(self, array: npt.NDArray[Any], samples: Samples) -> tuple[npt.NDArray[Any], Samples]:
-        """One image in so many; a gap among those left out is told with the next that is kept."""
+    def _thinned(self, array: npt.NDArray[Any], samples: SampleBlock) -> tuple[npt.NDArray[Any], SampleBlock]:
+        """Keep one image in `every`; a gap before an image that is left out is reported with the next one kept."""
         every = self._plan.transform.every
         first = -self._skipped % every
         kept = array[first::every]
@@ -272,7 +273,9 @@ class Transformer:
         rate = self._plan.delivery.rate_hz
         older_s = (len(array) - 1 - newest) / rate if rate else 0.0
         gap, self._gap = self._gap, False
-        return kept, replace(samples, capture_ns=samples.capture_ns - round(older_s * 1e9), gap=gap)
+        return kept, replace(
+            samples, capture_ns=samples.capture_ns - nanoseconds(older_s), gap=gap, number=None
+        )
 
 
 def _resized(image: npt.NDArray[Any], transform: Transform, kind: str) -> npt.NDArray[Any]:
@@ -288,7 +291,7 @@ def _resized(image: npt.NDArray[Any], transform: Transform, kind: str) -> npt.ND
 
 
 def converted(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Another dtype, rounded and saturated where that one is of integers; NaN becomes 0 there."""
+    """The array in another dtype; for integers values are rounded and saturated, and NaN becomes 0."""
     if array.dtype == dtype:
         return array
     if dtype.kind == "f":
@@ -301,7 +304,7 @@ def converted(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]
 
 
 class _Resampling:
-    """A resampler in a stream of samples with times and gaps."""
+    """Resamples a stream of blocks, keeping their times; a gap begins a new stream."""
 
     def __init__(self, sensor: SensorSpec, rate_hz: float, target_hz: float) -> None:
         self._rates = rate_hz, target_hz
@@ -310,7 +313,7 @@ class _Resampling:
         self._gap = False
         self._resampler = Resampler(rate_hz, target_hz, self._width)
 
-    def apply(self, samples: Samples) -> Samples | None:
+    def apply(self, samples: SampleBlock) -> SampleBlock | None:
         if samples.gap:
             self._resampler = Resampler(*self._rates, self._width)
             self._gap = True
@@ -319,4 +322,4 @@ class _Resampling:
             return None
         capture_ns = samples.capture_ns - round(behind / self._rates[0] * NS_PER_S)
         gap, self._gap = self._gap, False
-        return Samples(out.reshape(-1, *self._shape), capture_ns, samples.clock, gap)
+        return SampleBlock(out.reshape(-1, *self._shape), capture_ns, samples.clock, gap)

@@ -17,7 +17,7 @@ from runtime.record.writer import RecordingError
 from runtime.rig import Rig, SensorSpec
 from runtime.sensors.chunking import Chunker
 from runtime.sensors.eeg_units import common_unit
-from runtime.sensors.sample_source import PLAYBACK, Delivery, Samples
+from runtime.sensors.sample_source import PLAYBACK, Delivery, SampleBlock
 from runtime.sensors.transform import Transformer, plan
 from runtime.sessions.markers import Marker, MarkerMap, MarkerReport, labels_of_markers
 from runtime.sessions.session import START_NS, SessionWriter
@@ -158,7 +158,7 @@ def _write(
         imported.gaps[sensor.modality] += begin > 0
         for block, until in _blocks(signal, begin, end):
             captured_ns = START_NS + round((signal.times_s[until - 1] - origin_s) * NS_PER_S)
-            given = Samples(block, captured_ns, PLAYBACK, gap=until - len(block) == begin and begin > 0)
+            given = SampleBlock(block, captured_ns, PLAYBACK, gap=until - len(block) == begin and begin > 0)
             transformed = transformer.apply(given)
             for message in chunker.cut(transformed) if transformed is not None else ():
                 session.add_message(sensor.modality, message.array, message.capture_ns, gap=message.gap)

@@ -1,1 +1,1 @@
-"""What signals are: recorded, synthetic, played back, spoilt on purpose. Live ones: ``runtime.sensors``."""
+"""Signals: recorded and synthetic moments, their playback along a plan, and faults that spoil them on purpose."""

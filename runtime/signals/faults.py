@@ -1,8 +1,8 @@
 """Faults: what can go wrong with a sensor, as a seeded schedule that is applied to the samples it delivers.
 
 The schedule is data (YAML), and applying it is a function of (schedule, modality, time, samples): the same
-schedule spoils the same bytes in every process. Only `freeze` and `stale` need a memory, the last good message and
-those of a while ago, which :class:`FaultInjector` holds.
+schedule spoils the same bytes in every process. Only `freeze` and `stale` need a memory, of the last good message and
+of older ones, which :class:`FaultInjector` holds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ APPLIES_TO: dict[str, frozenset[str]] = {
     "nan": frozenset({"eeg"}),
     "stale": frozenset(get_args(ModalityKind)),
 }
-"""Fault -> kinds of sensor that it can happen to; NaN needs a floating point stream."""
+"""Fault -> kinds of sensor that can have it; NaN needs floating point samples."""
 
 DEFAULTS: dict[str, dict[str, float]] = {
     # Full scale of a common 24-bit EEG front end (ADS1299, gain 24, 4.5 V reference) is +-187.5 mV.
@@ -53,7 +53,7 @@ DEFAULTS: dict[str, dict[str, float]] = {
 
 
 _SAME_S = 0.0005
-"""Times of messages that differ by less are the same but for rounding."""
+"""Times of messages that differ by less differ only by rounding."""
 
 
 class FaultError(AfterimageError, ValueError):
@@ -66,11 +66,11 @@ class Fault(StrictModel):
     Times are seconds since the start of the playback; the fault holds for capture times in ``(start_s,
     end_s]``.
 
-    Parameters by kind: `rail` channels (how many, from the first), level (value they stick at); `holes`
-    share of pixels that lose their reading; `clip` gain before saturation; `noise` share_of_range, the
+    Parameters by kind: `rail` channels (how many, from the first) and level (the value at which they
+    stick); `holes` share of pixels that lose their reading; `clip` gain before saturation; `noise` share_of_range, the
     standard deviation of white noise as a share of the range of integer samples, or as a multiple of 1000
     for floating point ones; `nan` share of samples that turn NaN;
-    `stale` behind_s, how long ago what is delivered as new was seen (a buffer that nobody empties).
+    `stale` behind_s, the age of the message that is delivered as new (a buffer that nobody empties).
     """
 
     kind: FaultKind
@@ -102,7 +102,7 @@ class Fault(StrictModel):
 
 
 class FaultSchedule(StrictModel):
-    """Faults in time, with the seed of what is random in them. Empty means: nothing goes wrong."""
+    """Faults in time, and the seed of what is random in them. Without faults nothing goes wrong."""
 
     version: Literal[1] = 1
     seed: int = 0
@@ -121,8 +121,7 @@ class FaultSchedule(StrictModel):
         """Refuse a schedule that does not fit a rig.
 
         Raises:
-            FaultError: a modality that the rig does not have, or a fault that cannot happen to that kind
-                of sensor.
+            FaultError: a modality that the rig does not have, or a fault that its kind of sensor cannot have.
         """
         for number, fault in enumerate(self.faults):
             for modality in fault.modalities:
@@ -151,9 +150,9 @@ class FaultSchedule(StrictModel):
     ) -> FaultSchedule:
         """The schedule of the demo: each sensor silent, then pairs, then all but one, then lying sensors.
 
-        The lying ones: RGB frozen, two EEG channels railed, depth with 90 % more holes, audio clipped;
-        those that the rig has no sensor for are left out. Each fault is followed by recovery. The seed
-        draws the order in which the patterns of one size come.
+        A lying sensor delivers wrong samples: RGB frozen, two EEG channels railed, depth with 90 % more holes, audio
+        clipped; kinds that the rig does not have are left out. After each fault comes a pause for recovery. The seed
+        draws the order of the patterns of one size.
 
         Args:
             rig: whose sensors fail.
@@ -161,14 +160,12 @@ class FaultSchedule(StrictModel):
             first_s: when the first fault starts, at the earliest.
             fault_s: how long each fault holds.
             recovery_s: pause between faults.
-            unit_s: round every start up to a multiple of this (the length of a moment); 0 leaves starts as
-                they are.
+            unit_s: round every start up to a multiple of this (the length of a moment); 0: do not round.
         """
         rng = np.random.default_rng(seed)
         names = rig.modality_names
         silent: list[tuple[str, ...]] = []
-        # A rig of two has pairs and "all but one" that repeat earlier sizes: a set of sizes, none of them
-        # "all".
+        # A set, because in a small rig "pairs" and "all but one" are sizes that came already; all sensors never fail.
         for size in sorted({1, 2, len(names) - 1} - {0}):
             if size < len(names):
                 patterns = list(combinations(names, size))
@@ -213,7 +210,7 @@ def apply(
     last_good: npt.NDArray[Any] | None = None,
     old: Mapping[int, npt.NDArray[Any]] | None = None,
 ) -> npt.NDArray[Any] | None:
-    """What a sensor delivers instead of ``samples`` at a time. Pure: same arguments, same bytes.
+    """What a sensor delivers at a time instead of ``samples``. Pure: same arguments, same bytes.
 
     Args:
         schedule: the faults.
@@ -245,7 +242,7 @@ def apply(
 
 
 def _spoil(fault: Fault, samples: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
-    """A spoilt copy of samples, for the kinds that change values."""
+    """A spoilt copy of samples, for the kinds of fault that change values."""
     dtype = samples.dtype
     if fault.kind in ("black", "flat"):
         return np.zeros_like(samples)
@@ -266,7 +263,7 @@ def _spoil(fault: Fault, samples: npt.NDArray[Any], rng: np.random.Generator) ->
 
 
 def _saturate(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Values in the range of a dtype, as a converter that runs out of range delivers them."""
+    """Values limited to the range of a dtype, as a converter out of range delivers them."""
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
         values = np.clip(np.rint(values), info.min, info.max)
@@ -274,7 +271,7 @@ def _saturate(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDAr
 
 
 class FaultInjector:
-    """Applies a schedule to one live stream and remembers what `freeze` and `stale` deliver again."""
+    """Applies a schedule to one live stream, and remembers the messages that `freeze` and `stale` deliver again."""
 
     def __init__(self, schedule: FaultSchedule, modality: str) -> None:
         self._schedule = schedule
@@ -307,11 +304,11 @@ class FaultInjector:
 def faulty_modalities(
     schedule: FaultSchedule, modalities: Sequence[str], elapsed_s: float
 ) -> tuple[str, ...]:
-    """Modalities that a fault spoils at a time, whatever its kind: the truth to judge health by."""
+    """Modalities that any fault spoils at a time: the truth that health is judged against."""
     return tuple(m for m in modalities if schedule.active(m, elapsed_s))
 
 
 def onsets(schedule: FaultSchedule, kinds: Iterable[str] = ("silence",)) -> tuple[tuple[str, float], ...]:
-    """(modality, start in seconds) of every fault of these kinds: what detection is measured from."""
+    """(modality, start in seconds) of every fault of these kinds: the times from which detection is measured."""
     wanted = frozenset(kinds)
     return tuple((m, f.start_s) for f in schedule.faults if f.kind in wanted for m in f.modalities)

@@ -1,8 +1,8 @@
 """Moments: the one interface to recorded and synthetic signals, for playing live and for training alike.
 
 A *moment* is a few seconds during which one class holds, with a signal at native rate for every modality of the rig.
-A sensor process plays moments chunk by chunk; a trainer cuts windows from the same moments. What a model learns
-from is therefore what the runtime plays.
+A sensor process plays moments message by message; a trainer cuts windows from the same moments. A model therefore
+learns from exactly what the runtime plays.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reading packs: ``.npz`` files of plain arrays, member by member, with errors that name the file and the member.
 
 A pack is read with numpy only and never with pickle: an array of objects is refused. Members may be stored with any
-method that :mod:`zipfile` knows (the shipped packs use bzip2). Large members are streamed, and only the wanted rows
-are kept, so that opening one modality costs neither the time nor the memory of the whole pack.
+method that :mod:`zipfile` knows (the shipped packs use bzip2). Large members are streamed, and only the requested
+rows are kept, so that opening one modality costs neither the time nor the memory of the whole pack.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pairing recordings of different sensors into moments, within class and within split; pure and seeded.
 
-Separately recorded signals become multimodal moments by sharing a class: real signals, artificial pairing. Every
-recording of a split is used about equally often, and every block of C successive moments (C classes) holds each
+Signals that were recorded separately become multimodal moments by sharing a class: real signals, artificial pairing.
+Every recording of a split is used about equally often, and every block of C successive moments (C classes) holds each
 class once, so that any prefix of a split is balanced.
 """
 
@@ -17,14 +17,14 @@ from runtime.signals.moments import Moments
 
 
 def stable_fraction(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone (sha256), for choosing groups whatever else is in a pack."""
+    """A number in [0, 1) from the text alone (sha256): groups chosen by it do not depend on the rest of a pack."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def repeated_permutations(
     items: npt.NDArray[np.int64], length: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """``length`` draws in which the use counts of any two items differ by at most one.
+    """``length`` draws; how often any two items are drawn differs by at most one.
 
     Args:
         items: (K,) what to draw from, K >= 1.

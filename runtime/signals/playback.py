@@ -1,12 +1,12 @@
 """Playback: which samples a playing sensor delivers when, as a pure function of a plan and an index.
 
-Every sensor process of a rig computes the same plan from the same seed, so RGB, depth, audio and EEG play
-the same moment at the same time without talking to each other, and whoever knows the plan knows the truth
-at any time.
+Every sensor process of a rig computes the same plan from the same seed. So RGB, depth, audio and EEG play the
+same moment at the same time without exchanging a word, and the class that plays at any time follows from the
+plan.
 
-A message holds ``chunk`` samples and exists only once its last sample is captured. Times on this line
-follow from that: sample ``g`` covers the interval ``(g / rate, (g + 1) / rate]`` after the start, and the
-capture time of a message is the *end* of the interval of its last sample.
+A message holds ``chunk`` samples and exists only once its last sample is captured. Therefore sample ``g`` covers
+the interval ``(g / rate, (g + 1) / rate]`` after the start, and the capture time of a message is the *end* of the
+interval of its last sample.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from runtime.signals.moments import MomentSource, Split
 
 @dataclass(frozen=True)
 class MomentSpan:
-    """One moment on the line of time.
+    """One moment in time.
 
     Attributes:
         position: place in the plan, 0 for the first moment played.
@@ -50,12 +50,11 @@ def _seed_of(*parts: object) -> int:
 
 
 class MomentPlan:
-    """The order in which the moments of a split play: random, seeded, the class changing with every moment.
+    """The order in which the moments of a split play: random and seeded; the class changes with every moment.
 
-    The plan has no end. It is made of rounds; a round visits moments without repetition, class by class in
-    a random order that never has the same class twice in a row (unless the split has a single class),
-    until the rarest class is used up. So classes stay balanced over time and a recording does not come
-    back within a round.
+    The plan has no end. It consists of rounds. A round plays moments without repetition, in a random order of
+    classes that never has the same class twice in a row (unless the split has a single class), until the rarest
+    class is used up. So classes stay balanced over time, and no recording repeats within a round.
     """
 
     def __init__(self, labels: npt.NDArray[np.int64], duration_s: float, *, seed: int, split: Split) -> None:
@@ -105,8 +104,8 @@ class MomentPlan:
     ) -> npt.NDArray[np.int64]:
         """Every class once, in an order that neither begins with ``last`` nor repeats a class across rounds.
 
-        Every round begins with the lowest class and ends with another, so a round can be made without the
-        one before.
+        Every round begins with the lowest class and ends with another, so a round can be computed without the
+        round before it.
         """
         lowest = self._classes[0]
         while True:
@@ -131,8 +130,7 @@ class MomentPlan:
     def span_at(self, elapsed_ns: int) -> MomentSpan | None:
         """The moment that plays ``elapsed_ns`` after the start, or None before the start.
 
-        A capture time that falls on a boundary belongs to the moment that ends there (see the module's
-        words).
+        A capture time on a boundary belongs to the moment that ends there (see the module's docstring).
         """
         return None if elapsed_ns <= 0 else self.at((elapsed_ns - 1) // self.duration_ns)
 
@@ -155,10 +153,18 @@ class Chunk:
 
 
 class Playback:
-    """One modality of a source, played along a plan; the same index gives the same bytes anywhere."""
+    """One modality of a source, played along a plan; the same index gives the same bytes in every process."""
 
-    def __init__(self, source: MomentSource, modality: str, plan: MomentPlan) -> None:
+    def __init__(
+        self, source: MomentSource, modality: str, plan: MomentPlan, *, chunk: int | None = None
+    ) -> None:
         """Bind a source, one of its modalities and a plan.
+
+        Args:
+            source: of the signals.
+            modality: which of them.
+            plan: which moment plays when.
+            chunk: samples in one message; as in the source's rig by default.
 
         Raises:
             RigError: the modality is not in the source's rig.
@@ -169,13 +175,13 @@ class Playback:
         self.modality = modality
         self.plan = plan
         self.rate_hz = sensor.rate_hz
-        self.chunk = sensor.chunk
-        # The tolerance takes out binary fractions such as 5 * 29.97 = 149.849999...
+        self.chunk = chunk or sensor.chunk
+        # The tolerance absorbs rounding of binary fractions such as 5 * 29.97 = 149.849999...
         self._available = math.floor(source.duration_s * sensor.rate_hz + 1e-6)
-        if self._available < sensor.chunk:
+        if self._available < self.chunk:
             raise ValueError(
                 f"a moment of {source.duration_s} s holds {self._available} samples of {modality!r}, "
-                f"a message needs {sensor.chunk}"
+                f"a message needs {self.chunk}"
             )
 
     def elapsed_ns(self, index: int) -> int:
@@ -197,7 +203,7 @@ class Playback:
         span, within, left = self._place(sample)
         while True:
             count = min(wanted, left)
-            # Where the rate does not divide the moment, the last sample of a moment may be played twice.
+            # Where the moment is no whole number of samples long, its last sample may be played twice.
             start = min(within, self._available - count)
             parts.append(self.source.read(self.plan.split, span.moment, self.modality, start, count))
             sample, wanted = sample + count, wanted - count

@@ -10,7 +10,7 @@ How a moment plays:
 * The spoken word repeats, once per clip length.
 * EEG is one trial, from the onset of the flicker.
 
-Validation is taken out of the packs' training part by group: the last stretch of each letter's frames (with a gap
+Validation is a part of the packs' training split, chosen by group: the last stretch of each letter's frames (with a gap
 before it), one speaker in five, the last training session of every subject who has several, and every fifth subject
 among those who have one.
 """
@@ -34,7 +34,7 @@ CLASSES = ("stop", "go", "left", "right")
 CLASS_FREQUENCIES_HZ = (0.0, 21.0, 13.0, 17.0)
 """Flicker that stands for each class in the EEG; 0 is rest."""
 
-# Of a letter's training frames in time order: this share trains, the rest after the gap validates.
+# Of a letter's training frames in time order, the first share trains, and what follows the gap validates.
 _SIGN_TRAIN_SHARE, _SIGN_GAP_SHARE = 0.80, 0.05
 _VALIDATION_SPEAKERS = 0.20
 _SUBJECT_STRIDE = 5
@@ -44,12 +44,12 @@ RowsOf = dict[Split, list[npt.NDArray[np.int64]]]
 
 
 class _Recordings(Protocol):
-    """One pack: which rows belong to which split and class, and how a row plays."""
+    """One pack: the rows of every split and class, and how a row plays."""
 
     rows: RowsOf
 
     def load(self, modality: str) -> None:
-        """Bring the signals of one modality into memory."""
+        """Read the signals of one modality into memory."""
         ...
 
     def read(self, modality: str, row: int, start: int, count: int) -> npt.NDArray[Any]:
@@ -197,7 +197,7 @@ class _Trials:
         self._microvolts: npt.NDArray[np.float32] = np.empty((0, samples, 8), np.float32)
 
     def load(self, modality: str) -> None:
-        """Stream the trials and bring them to microvolts, time first."""
+        """Stream the trials and convert them to microvolts, time first."""
         raw = self._pack.rows("eeg", self._loaded_rows, (8, self._samples), "int16")
         scale = np.float32(self._pack.array("scale_uV"))
         self._microvolts = np.ascontiguousarray(raw.transpose(0, 2, 1)).astype(np.float32) * scale
@@ -210,7 +210,7 @@ class _Trials:
 def _held_out_sessions(
     subject: npt.NDArray[Any], session: npt.NDArray[Any], split: npt.NDArray[Any]
 ) -> npt.NDArray[np.bool_]:
-    """Which trials validate, if they are not test: see the module's docstring."""
+    """Which trials validate unless they are test trials; see the module's docstring."""
     train = split == 0
     held_out = np.zeros(len(subject), bool)
     single = []

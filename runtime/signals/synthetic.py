@@ -1,8 +1,8 @@
-"""The synthetic ``commands-4`` rig: the source that serves where there are no recordings, truly paired and seeded.
+"""The synthetic ``commands-4`` rig: a seeded source for machines without recordings, whose modalities belong together.
 
 Each moment is one scene, one speaker and one head, all drawn from (seed, split, moment). RGB and depth are two
-measurements of the same 3-D scene at the same time. No single modality tells the class surely: bars hide fingers, rooms
-are dark or loud, flicker responses drown in the background.
+measurements of the same 3-D scene at the same time. No single modality shows the class reliably: bars hide fingers,
+rooms are dark or loud, and flicker responses are weaker than the background.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class SyntheticSource:
         if unknown:
             raise KeyError(f"unknown modalities {unknown}; this source has {list(self._lengths)}")
         self._moments = {split: self._draw_moments(split, counts[split]) for split in SPLITS}
-        # A playing sensor reads one moment chunk by chunk; the next-to-last is still asked for across a boundary.
+        # A playing sensor reads one moment message by message; across a boundary it reads two in turn.
         self._scene = lru_cache(maxsize=4)(self._draw_scene)
         self._surface = lru_cache(maxsize=4)(self._cast)
         self._utterances = lru_cache(maxsize=4)(self._draw_utterances)

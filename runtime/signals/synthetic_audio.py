@@ -1,4 +1,4 @@
-"""The synthetic rig's voice: four words of glides, vowels, hisses and bursts, spoken in a room with noise.
+"""The audio of the synthetic rig: four words of glides, vowels, hisses and bursts, spoken in a room with noise.
 
 Each word is a track of sounds. Voiced sounds are harmonics of the speaker's pitch, weighted by resonances (formants)
 that glide from sound to sound; hisses and bursts are noise bands. Pitch, vocal-tract length, speed, stress, room and
@@ -135,7 +135,7 @@ def _voiced(
     level = np.zeros_like(frequency)
     for track, width, gain in zip(tracks, _WIDTHS_HZ, _GAINS, strict=True):
         level += gain / (1 + ((frequency - track) / width) ** 2)
-    # The glottal source falls off with frequency; nothing above the band.
+    # The glottal source falls off with frequency, and nothing lies above the band.
     level *= voice / np.sqrt(number) * (frequency < 0.45 * rate_hz)
     hop = round(_FRAME_S * rate_hz)
     along = (np.arange(hop) / hop).astype(np.float32)
@@ -162,7 +162,7 @@ def _band_noise(rng: np.random.Generator, samples: int, centre_hz: float, rate_h
 
 
 def _room(rng: np.random.Generator, rate_hz: int) -> npt.NDArray[np.float64]:
-    """A room's answer to a click: the direct sound, a few early reflections, an exponential tail."""
+    """A room's impulse response: the direct sound, a few early reflections, an exponential tail."""
     decay_s = rng.uniform(0.08, 0.45)
     length = round(min(0.4, decay_s) * rate_hz)
     t = np.arange(length) / rate_hz
@@ -213,7 +213,7 @@ def draw_utterances(
     answered = np.roll(answered, rng.integers(0, rate_hz - len(clean)))
     samples = round(seconds * rate_hz)
     speech = np.resize(answered, samples)
-    # Low enough that some words drown: the ear alone is not to be sure.
+    # Low enough that noise covers some words: audio alone must not decide the class.
     snr_db = rng.uniform(-16, 6)
     loud = float(np.sqrt((clean**2).mean()))
     mixed = speech + np.float32(loud * 10 ** (-snr_db / 20)) * _coloured_noise(rng, samples, rate_hz)

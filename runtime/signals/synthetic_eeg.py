@@ -1,4 +1,4 @@
-"""The synthetic rig's EEG: a flicker response at the class's frequency in the noise of a living head.
+"""The EEG of the synthetic rig: a flicker response at the class's frequency, among the other activity of a head.
 
 Eight occipital channels in microvolts. The flicker response (SSVEP) is a sinusoid at the flicker frequency and its
 second harmonic with random phase; its strength varies from moment to moment and is often below the background:
@@ -52,7 +52,7 @@ def _background(rng: np.random.Generator, rate_hz: float, samples: int) -> npt.N
     spectrum = white / np.maximum(bins, 0.6)[:, None] ** slope
     activity = np.fft.irfft(spectrum, samples, axis=0)
     activity /= activity.std(axis=0)
-    # Neighbouring channels share much: a common part and an own one.
+    # Neighbouring channels have much in common: every channel mixes a shared part and one of its own.
     mixing = 0.8 * rng.normal(0, 1, (sources, 1)) + 0.6 * rng.normal(0, 1, (sources, CHANNELS))
     mixing /= np.linalg.norm(mixing, axis=0)
     level = rng.uniform(9, 18)

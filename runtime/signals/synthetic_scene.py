@@ -1,7 +1,7 @@
-"""The synthetic rig's eyes: RGB and depth rendered from one 3-D scene by analytic ray casting, in numpy.
+"""The images of the synthetic rig: RGB and depth, rendered from one 3-D scene by analytic ray casting in numpy.
 
-A scene is a hand made of ellipsoids that shows one of four signs, in front of a tilted wall with a box standing
-before it, sometimes behind an occluding bar. Everything but the sign is drawn at random, and the hand and the bar move
+A scene is a hand made of ellipsoids that shows one of four signs. Behind it are a box and a tilted wall; sometimes a
+bar is in front of it. Everything but the sign is drawn at random, and the hand and the bar move
 slowly. A pinhole camera looks along +z (x right, y down, metres); a ray is ``t * (x, y, 1)``, so t is depth itself.
 """
 
@@ -16,7 +16,7 @@ Array = npt.NDArray[np.float32]
 
 SIZE = 64
 _HALF_FIELD = 0.21  # tangent of half the field of view
-_FAR_M = 3.6  # a time-of-flight camera sees no further
+_FAR_M = 3.6  # the range of a time-of-flight camera
 
 # Which fingers are stretched, per class: thumb, index, middle, ring, little.
 SIGNS = {
@@ -191,8 +191,7 @@ def draw_scene(sign: str, rng: np.random.Generator) -> Scene:
         (*(centre + rng.normal(0, 0.045, 2)), depth - rng.uniform(0.10, 0.2)) if occluded else (0, 0, -1.0)
     )
     skin = np.array([0.85, 0.62, 0.50]) * rng.uniform(0.6, 1.1) + rng.normal(0, 0.04, 3)
-    # One room, whose things come in a few shades. They lean towards the colour of the hand, so that RGB alone is
-    # not an easy outline.
+    # The colours of the room lean towards the colour of the hand, so that its outline is not easy to see in RGB.
     others = (_ROOM + rng.normal(0, 0.10, (3, 3))) * 0.75 + np.clip(skin, 0.1, 0.9) * 0.25
     light = np.array([rng.normal(0, 0.5), rng.normal(-0.4, 0.4), -1.0])
     wall_depth = depth + rng.uniform(0.3, 0.9)
@@ -236,7 +235,7 @@ def cast(scene: Scene, t: float) -> Surface:
     bar_depth, bar_normal = _box(bar[:3], scene.bar_half, bar_axes)
     box_depth, box_normal = _box(scene.box_centre, scene.box_half, scene.box_axes)
     wall = scene.wall @ _RAYS
-    # A wall that tilts away behind the camera is out of sight.
+    # A wall that tilts away behind the camera is not seen.
     wall_depth = np.where(wall > 1e-3, 1.0 / np.maximum(wall, 1e-3), 1e3).astype(np.float32)
 
     depths = np.stack([hand, bar_depth, wall_depth, box_depth])
@@ -253,7 +252,7 @@ def cast(scene: Scene, t: float) -> Surface:
         "pji,pjk,pk->pi", matrix, matrix, points[on_hand] - centres[part[on_hand]], optimize=True
     )
     normal[on_hand] = gradient / np.linalg.norm(gradient, axis=1, keepdims=True)
-    # Towards the camera, whichever way the plane was given.
+    # Normals point towards the camera, whichever way the plane was given.
     normal *= -np.sign((normal * points).sum(axis=1, keepdims=True))
     points[on_hand] = (points[on_hand] - position) @ turn
     on_bar = body == 1

@@ -1,1 +1,1 @@
-"""Transport: the ZeroMQ edge of the runtime, where parts of messages come in and go out."""
+"""Transport: the ZeroMQ sockets of the runtime, with encryption, admission of keys, and the control channel."""

@@ -1,4 +1,4 @@
-"""The allow-list: which public keys a node admits, as what, and for which sensors.
+"""The allow-list: the public keys that a node admits, with their roles and modalities.
 
 A small YAML file that ``afterimage keys allow`` writes and a person may edit::
 
@@ -23,7 +23,7 @@ from configs.reading import StrictModel, read_yaml, validated
 from runtime.transport.keys import KeysError, check_key, prepare_folder
 
 Role = Literal["sensor", "reader", "operator"]
-"""``sensor`` may publish frames, ``reader`` subscribe to all that a node publishes, ``operator`` change its bundle."""
+"""A ``sensor`` may publish frames, a ``reader`` read all that a node publishes, an ``operator`` change its bundle."""
 
 _LARGEST_FILE = 1024 * 1024
 
@@ -33,8 +33,8 @@ class AllowedKey(StrictModel):
 
     Attributes:
         key: the public key, 40 characters of Z85.
-        name: whose it is, for people.
-        role: what it may do. A key that may do both has two entries.
+        name: of its owner, for people.
+        role: what it may do. A key with two roles has two entries.
         modalities: the only ones that a sensor may publish; empty allows all.
     """
 
@@ -65,16 +65,16 @@ class AllowList(StrictModel):
     keys: tuple[AllowedKey, ...] = ()
 
     def with_key(self, allowed: AllowedKey) -> AllowList:
-        """The list with one entry more; it takes the place of one with the same key and role."""
+        """The list with one more entry, which replaces an entry of the same key and role."""
         others = (k for k in self.keys if (k.key, k.role) != (allowed.key, allowed.role))
         return AllowList(keys=(*others, allowed))
 
     def without_key(self, key: str, role: Role | None = None) -> AllowList:
-        """The list without a key, or without one of its roles."""
+        """The list without a key, or without one role of it."""
         return AllowList(keys=tuple(k for k in self.keys if k.key != key or role not in (None, k.role)))
 
     def admits(self, key: str, roles: Collection[Role], modality: str | None = None) -> bool:
-        """Whether a key may come in as one of the roles and, if a modality is named, publish that one."""
+        """Whether a key is admitted as one of the roles and, if a modality is given, may publish it."""
         return any(
             k.key == key
             and k.role in roles
@@ -84,10 +84,10 @@ class AllowList(StrictModel):
 
 
 def read_allow_list(path: Path) -> AllowList:
-    """Read an allow-list; a file that is not there admits nobody.
+    """Read an allow-list; without a file, no key is admitted.
 
     Raises:
-        KeysError: not an allow-list; every fault is named.
+        KeysError: the file is no allow-list; every fault is named.
     """
     try:
         if not path.exists():
@@ -101,7 +101,7 @@ def read_allow_list(path: Path) -> AllowList:
 
 
 def write_allow_list(path: Path, allow_list: AllowList) -> None:
-    """Write an allow-list in one step: a node that reads it meanwhile sees the old one or the new one.
+    """Write an allow-list in one step: a node that reads it meanwhile sees either the old or the new one.
 
     Raises:
         KeysError: it cannot be written.
@@ -120,12 +120,12 @@ def write_allow_list(path: Path, allow_list: AllowList) -> None:
 
 
 class FollowedAllowList:
-    """An allow-list that follows its file. One thread refreshes it, any thread may ask.
+    """An allow-list that follows its file. One thread refreshes it; any thread may query it.
 
-    A file that turns bad while it is followed changes nothing: the last good list stays, and :attr:`fault` says why.
+    If the file becomes invalid, the last valid list stays in force, and :attr:`fault` says what is wrong.
 
     Attributes:
-        version: grows with every list that was taken in.
+        version: grows with every change of the list.
         fault: what is wrong with the file now; empty if nothing is.
     """
 
@@ -133,11 +133,11 @@ class FollowedAllowList:
         """Read the file.
 
         Args:
-            path: of the file, which need not be there.
-            own_key: the node's own public key, which is always admitted: whoever has its secret is the node.
+            path: of the file, which need not exist.
+            own_key: the node's own public key. It is always admitted, because whoever has its secret key is the node.
 
         Raises:
-            KeysError: not an allow-list.
+            KeysError: the file is no allow-list.
         """
         self.path = path
         self.version = 0
@@ -163,7 +163,7 @@ class FollowedAllowList:
         return changed
 
     def admits(self, key: str, roles: Collection[Role], modality: str | None = None) -> bool:
-        """As :meth:`AllowList.admits`, the node's own key included."""
+        """As :meth:`AllowList.admits`; the node's own key is always admitted."""
         return key == self._own_key or self._list.admits(key, roles, modality)
 
     def knows(self, key: str) -> bool:

@@ -1,9 +1,9 @@
-"""Authentication: CURVE on sockets that reach beyond this machine, and who is let in.
+"""Authentication: CURVE encryption on sockets that reach beyond this machine, and which keys are admitted.
 
 :func:`guard_server` and :func:`guard_client` turn CURVE on before a socket is bound or connected. A guard is a
-thread of its own beside the socket: it answers ZeroMQ's question (ZAP, RFC 27) whether a key is admitted, follows the
-allow-list, and learns from the socket's events of peers that never came so far. The thread that owns the socket never
-waits for it.
+thread of its own beside the socket. It answers ZeroMQ when that asks whether a key is admitted (ZAP, RFC 27), follows
+the allow-list, and watches the socket's events for peers whose handshake failed before that question. The thread that
+owns the socket never waits for it.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _ROLES: dict[Purpose, tuple[Role, ...]] = {
     "decisions": ("reader",),
     "control": ("sensor", "reader", "operator"),
 }
-"""Which roles may come in where."""
+"""The roles of keys that each kind of socket admits."""
 
 _COMMANDING: tuple[Role, ...] = ("operator",)
 
 HEARTBEAT_MS = 1000
 HEARTBEAT_TIMEOUT_MS = 5000
-"""A peer on TCP that is silent for this long, heartbeats included, is gone: its machine or its cable is."""
+"""A peer on TCP that sends nothing for this long, not even heartbeats, is gone: its machine or its cable failed."""
 
-KNOCK_S = 1.0
-"""A client that was refused waits this long before it asks again."""
+HANDSHAKE_RETRY_S = 1.0
+"""A client that was refused waits this long before it connects again."""
 
 _REFRESH_MS = 1000
 _ZAP = "inproc://zeromq.zap.01"
@@ -60,12 +60,12 @@ _LOG = logging.getLogger("afterimage.transport")
 def guard_server(
     socket: zmq.Socket[bytes], context: zmq.Context[Any], endpoint: str, keys: Keys | None, purpose: Purpose
 ) -> ServerGuard | None:
-    """Make a socket that is not bound yet a CURVE server that admits the keys of the allow-list.
+    """Turn a socket that is not bound yet into a CURVE server that admits the keys of the allow-list.
 
     Args:
         socket: not bound yet.
-        context: its context, which no other guarded server may share: ZeroMQ asks one authority per context.
-        endpoint: where it is going to be bound. ipc is guarded by its directory and stays plain.
+        context: its context. No other guarded server may share it: ZeroMQ asks one authority per context.
+        endpoint: where it is going to be bound. An ipc socket stays plain: its directory guards it.
         keys: of the node, with an allow-list; None leaves the socket plain.
         purpose: decides the roles that are admitted.
 
@@ -73,20 +73,20 @@ def guard_server(
         The guard, to be closed before the socket; None if the socket stays plain.
 
     Raises:
-        KeysError: no allow-list, or a bad one; or a context that has a guard already.
+        KeysError: no allow-list, a bad one, or a context that has a guard already.
     """
     if keys is None or not is_tcp(endpoint):
         return None
     if keys.allow_list is None:
         raise KeysError(
-            f"endpoint {endpoint!r}: keys {keys.name!r} come without an allow-list of whom to admit"
+            f"endpoint {endpoint!r}: keys {keys.name!r} come without an allow-list, which names the keys to admit"
         )
     allowed = FollowedAllowList(keys.allow_list, keys.public)
     _keep_alive(socket)
     socket.curve_server = True
     socket.curve_secretkey = keys.secret.encode()
     socket.zap_domain = purpose.encode()
-    # Without this, ZeroMQ admits everybody while nobody answers its question.
+    # Without this option, ZeroMQ admits everybody while no guard answers it.
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     return ServerGuard(socket, context, endpoint, allowed, purpose)
 
@@ -94,12 +94,12 @@ def guard_server(
 def guard_client(
     socket: zmq.Socket[bytes], context: zmq.Context[Any], endpoint: str, keys: Keys | None
 ) -> ClientGuard | None:
-    """Make a socket that is not connected yet a CURVE client that talks to the node with the server key only.
+    """Turn a socket that is not connected yet into a CURVE client, which talks only to the node with the server key.
 
     Args:
         socket: not connected yet.
         context: its context.
-        endpoint: where it is going to connect. ipc stays plain.
+        endpoint: where it is going to connect. An ipc socket stays plain.
         keys: own pair and server key; None leaves the socket plain.
 
     Returns:
@@ -129,14 +129,14 @@ def _keep_alive(socket: zmq.Socket[bytes]) -> None:
 
 
 class _Guard(threading.Thread):
-    """Reads a socket's events in a thread, so that ZeroMQ's own thread never waits to tell them."""
+    """Reads a socket's events in a thread of its own, so that ZeroMQ's thread never waits to report them."""
 
     def __init__(self, socket: zmq.Socket[bytes], context: zmq.Context[Any], endpoint: str) -> None:
         super().__init__(name=f"guard of {endpoint}", daemon=True)
         self.endpoint = endpoint
         self.refusals = Refusals()
         self._socket = socket
-        # A name per guard: clients may share a context.
+        # One address per guard, because clients may share a context.
         address = f"{_MONITOR}.{id(self)}"
         socket.monitor(address, _EVENTS)
         self._monitor: zmq.Socket[bytes] = context.socket(zmq.PAIR)
@@ -185,7 +185,7 @@ class _Guard(threading.Thread):
 
 
 class ServerGuard(_Guard):
-    """Lets keys in by the allow-list; made by :func:`guard_server`."""
+    """Admits keys by the allow-list; made by :func:`guard_server`."""
 
     def __init__(
         self,
@@ -199,14 +199,14 @@ class ServerGuard(_Guard):
         self._purpose: Purpose = purpose
         self._fault = ""
         self._addresses: dict[int, str] = {}  # file descriptor of a connection -> peer
-        self._failed: str | None = None
+        self._failed: str | None = None  # why the handshake failed whose connection is about to end
         self._zap: zmq.Socket[bytes] = context.socket(zmq.REP)
         self._zap.linger = 0
         try:
             self._zap.bind(_ZAP)
         except zmq.ZMQError as e:
             self._zap.close(linger=0)
-            raise KeysError(f"endpoint {endpoint!r}: a guarded socket needs a context of its own") from e
+            raise KeysError(f"endpoint {endpoint!r}: a socket with a guard needs a context of its own") from e
         super().__init__(socket, context, endpoint)
         self.start()
 
@@ -216,11 +216,11 @@ class ServerGuard(_Guard):
         return self._allowed.version
 
     def admits(self, user: str, modality: str | None = None) -> bool:
-        """Whether a key (the ``User-Id`` of a message) may still do what this socket is for; from any thread."""
+        """Whether a key (the ``User-Id`` of a message) is still admitted to this socket; from any thread."""
         return self._allowed.admits(user, _ROLES[self._purpose], modality)
 
     def operates(self, user: str) -> bool:
-        """Whether a key may change what the node does; from any thread."""
+        """Whether a key may command the node; from any thread."""
         return self._allowed.admits(user, _COMMANDING)
 
     def _sockets(self) -> list[zmq.Socket[bytes]]:
@@ -242,7 +242,7 @@ class ServerGuard(_Guard):
         if len(request) != 7 or request[5] != b"CURVE" or len(request[6]) != 32:
             self._zap.send_multipart([b"1.0", number, b"400", b"CURVE is needed", b"", b""])
             return
-        # A list that changed a moment ago counts now: whoever was just revoked is not let in again.
+        # Read the list now if it changed a moment ago, so that a key that was just revoked is not admitted again.
         self._allowed.refresh()
         key, address = z85.encode(request[6]).decode("ascii"), request[3].decode("ascii", "replace")
         if self.admits(key):
@@ -262,7 +262,7 @@ class ServerGuard(_Guard):
         self._zap.send_multipart([b"1.0", number, b"400", b"not admitted", b"", b""])
 
     def _on_event(self, event: int, value: int) -> None:
-        """Follow connections; those that end before they asked for admission are refusals as well."""
+        """Follow connections: one that fails before its key was checked counts as a refusal as well."""
         if event == zmq.EVENT_ACCEPTED:
             self._addresses[value] = (_peer_of(value) or ("an unknown address",))[0]
         elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
@@ -270,7 +270,7 @@ class ServerGuard(_Guard):
         elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
             self._failed = "unfinished"
         elif event == zmq.EVENT_DISCONNECTED:
-            # ZeroMQ tells a failure and its end one after the other, from one thread.
+            # ZeroMQ reports a failed handshake and the end of its connection one after the other, from one thread.
             address = self._addresses.pop(value, "an unknown address")
             reason, self._failed = self._failed, None
             if reason is not None:
@@ -285,40 +285,40 @@ _PROTOCOL_FAILURES: dict[int, str] = {
 _FAILURES = {
     "no_keys": "speaks without CURVE keys; give it --keys and --server-key",
     "wrong_server_key": "does not have this node's public key (give it the right --server-key), or is being altered",
-    "repeated": "sends messages again: somebody on the line repeats them",
+    "repeated": "sends messages again: somebody between it and the node repeats them",
     "not_zeromq": "does not speak ZeroMQ with CURVE",
-    "unfinished": "went away before it said who it is: scanning, or without CURVE keys (--keys and --server-key)",
+    "unfinished": "left before the handshake was done: a port scan, or without CURVE keys (--keys and --server-key)",
 }
 
 
 class ClientGuard(_Guard):
-    """Says why a node does not let this process in, and when to knock again; made by :func:`guard_client`."""
+    """Tells why a node refuses this process, and retries its handshake; made by :func:`guard_client`."""
 
     def __init__(
         self, socket: zmq.Socket[bytes], context: zmq.Context[Any], endpoint: str, keys: Keys
     ) -> None:
         self._keys = keys
-        self._given_up = threading.Event()
-        self._knocked_s = time.monotonic()
+        self._handshake_refused = threading.Event()
+        self._tried_s = time.monotonic()
         super().__init__(socket, context, endpoint)
         self.start()
 
-    def knock_again(self) -> None:
-        """Connect again after a refusal, at most once a second; for the socket's thread, whenever it uses the socket.
+    def retry_refused_handshake(self) -> None:
+        """Connect again after a refusal, at most once a second; the socket's thread calls it when it uses the socket.
 
-        ZeroMQ comes back by itself to a node that went away, but not to one that refused it: a key that is allowed
-        later would stay outside until its process starts again.
+        ZeroMQ reconnects by itself to a node that went away, but not to one that refused it. Without this, a key that
+        is allowed later would stay outside until its process starts again.
         """
-        if self._given_up.is_set() and time.monotonic() - self._knocked_s > KNOCK_S:
-            self._given_up.clear()
-            self._knocked_s = time.monotonic()
-            with suppress(zmq.ZMQError):  # the connection that was refused may be gone altogether
+        if self._handshake_refused.is_set() and time.monotonic() - self._tried_s > HANDSHAKE_RETRY_S:
+            self._handshake_refused.clear()
+            self._tried_s = time.monotonic()
+            with suppress(zmq.ZMQError):  # ZeroMQ may have forgotten the refused connection already
                 self._socket.disconnect(self.endpoint)
             self._socket.connect(self.endpoint)
 
     def _on_event(self, event: int, value: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            self._given_up.set()
+            self._handshake_refused.set()
             self._refuse(
                 "not_admitted",
                 self._keys.public,
@@ -326,7 +326,7 @@ class ClientGuard(_Guard):
                 f"afterimage keys allow '{self._keys.public}' --role sensor|reader",
             )
         elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-            self._given_up.set()
+            self._handshake_refused.set()
             self._refuse(
                 "no_keys",
                 "",
@@ -336,16 +336,17 @@ class ClientGuard(_Guard):
             self._refuse(
                 "unfinished",
                 "",
-                f"{self.endpoint}: the connection was closed before it stood; is --server-key the node's key?",
+                f"{self.endpoint}: the node ended the connection during the handshake; is --server-key the node's key?",
             )
 
 
-def cut(fd: int, peer: tuple[Any, ...] | None) -> bool:
-    """End the TCP connection of a peer that is no longer admitted; it may knock again, and is asked then.
+def disconnect(fd: int, peer: tuple[Any, ...] | None) -> bool:
+    """End the TCP connection of a peer that is no longer admitted. It may connect again, and its key is checked then.
 
     Args:
-        fd: the connection's file descriptor, as ZeroMQ tells it with each message.
-        peer: the address it must still have: descriptors are used again, and nobody else's connection is cut.
+        fd: the connection's file descriptor, as ZeroMQ gives it with each message.
+        peer: the address that the connection must still have: the system uses descriptors again, and no other peer's
+            connection may be ended.
 
     Returns:
         Whether there was such a connection.
@@ -369,6 +370,6 @@ def _peer_of(fd: int) -> tuple[Any, ...] | None:
 
 
 def connection_of(frame: zmq.Frame) -> tuple[str, int, tuple[Any, ...] | None]:
-    """Whose message this is, and on which connection it came: key, file descriptor, and address of the other end."""
+    """Where a message came from: the sender's key, the connection's file descriptor, and the sender's address."""
     user, fd = str(frame.get("User-Id")), int(frame.get(zmq.SRCFD))
     return user, fd, _peer_of(fd)

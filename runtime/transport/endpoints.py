@@ -1,4 +1,4 @@
-"""Endpoints: where a node listens for frames and publishes decisions, and what addresses are allowed.
+"""Endpoints: the addresses where a node takes frames and publishes decisions, and which addresses are allowed.
 
 By default both are ipc sockets in a directory that only the user can enter. A TCP endpoint without keys must be on the
 loopback interface; with CURVE keys (:mod:`runtime.transport.keys`) it may be on any.
@@ -13,12 +13,9 @@ import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from configs.errors import AfterimageError
-
-if TYPE_CHECKING:
-    from runtime.transport.keys import Keys
+from runtime.transport.keys import Keys
 
 MAX_IPC_PATH = 107
 """Longest path of a Unix socket on Linux: sun_path holds 108 bytes with the closing zero."""
@@ -27,14 +24,14 @@ _TCP = re.compile(r"^tcp://(?P<host>\[[0-9a-fA-F:]+\]|[^:/]+):(?P<port>\d{1,5})$
 
 
 class EndpointError(AfterimageError):
-    """An endpoint that cannot be used; the message names it, what was expected and what to do."""
+    """An endpoint cannot be used; the message names it, what was expected and what to do."""
 
 
 @dataclass(frozen=True)
 class Endpoints:
     """The two addresses of a node: sensors connect to ``frames``, readers to ``decisions``.
 
-    With ``keys``, those on TCP admit only the keys of the allow-list; ipc is guarded by its directory.
+    With ``keys``, sockets on TCP admit only the keys of the allow-list; ipc sockets are guarded by their directory.
     """
 
     frames: str
@@ -50,7 +47,7 @@ class Endpoints:
 
 
 def check_endpoint(endpoint: str, keys: Keys | None = None) -> None:
-    """Refuse an endpoint that is neither ipc nor TCP, and without keys one that is not on this machine.
+    """Refuse an endpoint that is neither ipc nor TCP and, without keys, one that is not on this machine.
 
     Raises:
         EndpointError: another transport, a malformed address, a path too long, or an address beyond this
@@ -71,7 +68,7 @@ def check_endpoint(endpoint: str, keys: Keys | None = None) -> None:
         raise EndpointError(f"endpoint {endpoint!r}: expected ipc:///path or tcp://127.0.0.1:PORT")
     if not 0 < int(match["port"]) < 65536:
         raise EndpointError(f"endpoint {endpoint!r}: expected a port from 1 to 65535, got {match['port']}")
-    if keys is None and not _is_loopback(match["host"].strip("[]")):
+    if keys is None and not is_loopback(match["host"]):
         raise EndpointError(
             f"endpoint {endpoint!r}: {match['host']} is not a loopback address, and beyond this machine CURVE keys "
             "are needed: make them with `afterimage keys new NAME` and give --keys (docs/security.md), "
@@ -88,9 +85,13 @@ def is_tcp(endpoint: str) -> bool:
     return endpoint.startswith("tcp://")
 
 
-def _is_loopback(host: str) -> bool:
-    # Names are not resolved: what "localhost" means is fixed by RFC 6761, what other names mean is up to
-    # somebody else.
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address stays on this machine.
+
+    Only ``localhost`` is known by name (RFC 6761 fixes what it means); other names are not resolved, because somebody
+    else decides what they mean.
+    """
+    host = host.strip("[]")
     if host == "localhost":
         return True
     try:
@@ -100,7 +101,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def runtime_directory(rig: str) -> Path:
-    """Where a rig's sockets are: ``{XDG_RUNTIME_DIR or temporary directory}/afterimage-<uid>/<rig>``."""
+    """The directory of a rig's sockets: ``{XDG_RUNTIME_DIR or temporary directory}/afterimage-<uid>/<rig>``."""
     base = os.environ.get("XDG_RUNTIME_DIR")
     if not base or not Path(base).is_dir():
         base = tempfile.gettempdir()
@@ -108,7 +109,7 @@ def runtime_directory(rig: str) -> Path:
 
 
 def default_endpoints(rig: str) -> Endpoints:
-    """The endpoints that nodes, sensors and clients of a rig agree on without being told.
+    """The endpoints that nodes, sensors and clients of a rig use unless they are given others.
 
     Raises:
         EndpointError: the path is too long for a Unix socket.
@@ -118,10 +119,10 @@ def default_endpoints(rig: str) -> Endpoints:
 
 
 def prepare_directory(endpoint: str) -> None:
-    """Make the directory of an ipc endpoint, private to the user; nothing to do for TCP.
+    """Make the directory of an ipc endpoint, private to the user; does nothing for TCP.
 
     Raises:
-        EndpointError: a directory of the default place that somebody else owns or can enter.
+        EndpointError: the directory belongs to somebody else, or others can enter it.
     """
     if not endpoint.startswith("ipc://"):
         return
@@ -129,7 +130,7 @@ def prepare_directory(endpoint: str) -> None:
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
     for path in reversed(missing):
         path.mkdir(mode=0o700, exist_ok=True)
-    # A shared temporary directory is everybody's: what we did not make there may be a trap.
+    # Everybody can write to a shared temporary directory: somebody else may have made this one, as a trap.
     for path in (folder, folder.parent) if folder.parent.name == f"afterimage-{os.getuid()}" else (folder,):
         status = path.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():

@@ -1,6 +1,6 @@
-"""Keys: the CURVE key pairs of nodes, sensors and readers, made and read as ZeroMQ certificate files.
+"""Keys: the CURVE key pairs of nodes, sensors and readers, written and read as ZeroMQ certificate files.
 
-A pair is two files in a folder that only the user can enter: ``NAME.key`` (public, to be given to others) and
+A pair is two files in a folder that only the user can enter: ``NAME.key`` (public, to give to others) and
 ``NAME.key_secret`` (mode 600). The format is that of ``zmq.auth`` and czmq; the cryptography is libsodium's.
 """
 
@@ -17,7 +17,7 @@ import zmq
 from zmq.auth import load_certificate
 from zmq.utils import z85
 
-from runtime.transport.endpoints import EndpointError
+from configs.errors import AfterimageError
 
 PUBLIC_SUFFIX = ".key"
 SECRET_SUFFIX = ".key_secret"
@@ -27,13 +27,13 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,29}$")
 _LARGEST_FILE = 4096
 
 
-class KeysError(EndpointError):
-    """A key or a file of keys that cannot be used; the message names it and what to do, and holds no secret."""
+class KeysError(AfterimageError):
+    """A key or a file of keys cannot be used; the message names it and what to do, and holds no secret."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Who this process is, and whom it talks to.
+    """The identity of this process, and the peers that it talks to.
 
     A node needs its own pair and an allow-list; a sensor or reader its own pair and the node's public key. The secret
     is left out of the repr.
@@ -53,7 +53,7 @@ class Keys:
     allow_list: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what are not keys of one pair, without repeating them."""
+        """Refuse keys that do not belong together; the message does not repeat them."""
         check_key(self.public, f"public key of {self.name!r}")
         check_key(self.secret, f"secret key of {self.name!r}")
         if zmq.curve_public(self.secret.encode()).decode() != self.public:
@@ -66,7 +66,7 @@ def check_key(key: str, what: str) -> str:
     """The key itself, if it is 32 bytes in Z85.
 
     Raises:
-        KeysError: it is not; ``what`` names it, the text of the key is not repeated.
+        KeysError: it is not; the message names the key by ``what``, and does not repeat it.
     """
     try:
         size = len(z85.decode(key.encode("ascii"))) if len(key) == 40 else None
@@ -78,7 +78,7 @@ def check_key(key: str, what: str) -> str:
 
 
 def default_folder() -> Path:
-    """Where keys are: ``$XDG_CONFIG_HOME/afterimage/keys``, or the same in ``~/.config``."""
+    """The folder of keys: ``$XDG_CONFIG_HOME/afterimage/keys``, else ``~/.config/afterimage/keys``."""
     base = os.environ.get("XDG_CONFIG_HOME")
     return (Path(base) if base else Path.home() / ".config") / "afterimage" / "keys"
 
@@ -87,7 +87,7 @@ def check_name(name: str) -> str:
     """The name itself, if it can name a pair.
 
     Raises:
-        KeysError: it cannot.
+        KeysError: it cannot be a name.
     """
     if not _NAME.match(name) or name.endswith((PUBLIC_SUFFIX, SECRET_SUFFIX)):
         raise KeysError(
@@ -101,13 +101,13 @@ def new_keys(name: str, folder: Path | None = None) -> tuple[Path, Path]:
 
     Args:
         name: of the pair and its files.
-        folder: where; the default folder if not given. Made with mode 700 if it is not there.
+        folder: where; the default folder if not given. It is made with mode 700 if it does not exist.
 
     Returns:
         The public and the secret file.
 
     Raises:
-        KeysError: a bad name, a pair of that name is there, a folder that others can enter, or a full disk.
+        KeysError: a bad name, a pair of that name that exists, a folder that others can enter, or a full disk.
     """
     check_name(name)
     folder = folder or default_folder()
@@ -118,7 +118,7 @@ def new_keys(name: str, folder: Path | None = None) -> tuple[Path, Path]:
     head = f'metadata\n    name = "{name}"\ncurve\n    public-key = "{public.decode()}"\n'
     try:
         prepare_folder(folder)
-        # The secret first: without it there is no pair, and an old one is never overwritten.
+        # The secret file first: it decides whether the pair exists, and an old one is never overwritten.
         _write_new(
             secret_file,
             0o600,
@@ -133,7 +133,7 @@ def new_keys(name: str, folder: Path | None = None) -> tuple[Path, Path]:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make a folder for keys, mode 700, or check that it is.
+    """Make a folder for keys with mode 700, or check the mode of one that exists.
 
     Raises:
         KeysError: others can enter it.
@@ -161,7 +161,7 @@ def load_keys(
         allow_list: for nodes; ``allowed.yaml`` in the folder if not given.
 
     Raises:
-        KeysError: no such file, one that others can read, or one that holds no pair.
+        KeysError: no such file, a secret file that others can read, or one that holds no pair.
     """
     folder = folder or default_folder()
     path = Path(name_or_path)
@@ -177,10 +177,10 @@ def load_keys(
 
 
 def read_public_key(key: str, *, folder: Path | None = None) -> str:
-    """A public key, given as itself (40 characters of Z85), as a file, or as the name of one in the folder.
+    """A public key, given as its 40 characters of Z85, as a file, or as the name of a file in the folder.
 
     Raises:
-        KeysError: none of these.
+        KeysError: it is none of these.
     """
     folder = folder or default_folder()
     advice = "give the public key itself, its file, or its name in the folder of keys"
@@ -194,7 +194,7 @@ def read_public_key(key: str, *, folder: Path | None = None) -> str:
 
 
 def _read_certificate(path: Path, advice: str) -> tuple[str, str | None]:
-    """Public key and, where the file has it, secret key; the public key is checked."""
+    """The public key and, if the file has one, the secret key; both are checked."""
     try:
         if not path.is_file():
             raise KeysError(f"{path}: no such file of keys; {advice}")
@@ -205,7 +205,7 @@ def _read_certificate(path: Path, advice: str) -> tuple[str, str | None]:
         secret = None if raw_secret is None else raw_secret.decode("ascii")
     except OSError as e:
         raise KeysError(f"{path}: cannot be read: {e.strerror}") from e
-    except (ValueError, IndexError):  # from None: what it holds may be secret
+    except (ValueError, IndexError):  # from None: the cause may show a secret
         raise KeysError(f"{path}: not a ZeroMQ certificate; {advice}") from None
     check_key(public, f"{path}: public key")
     if secret is not None:

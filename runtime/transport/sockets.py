@@ -1,162 +1,34 @@
-"""Sockets: the ZeroMQ sockets of nodes, sensors and readers, bounded in every direction.
+"""The four sockets of a running system: frames from sensors to the node, decisions from the node to readers.
 
-Nothing here decides anything: these classes send and receive parts of messages. Every queue has a
-high-water mark, every socket a largest message, and closing never waits for a peer (linger 0). With keys, a
-socket on TCP is encrypted and lets in only who is admitted (:mod:`runtime.transport.authentication`).
+Nothing here decides what a message means: these classes send and receive parts of messages. A socket on TCP with keys
+is encrypted and admits only the keys of the allow-list (:mod:`runtime.transport.authentication`).
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import zmq
 
-from runtime.transport.authentication import (
-    ClientGuard,
-    ServerGuard,
-    connection_of,
-    cut,
-    guard_client,
-    guard_server,
-)
-from runtime.transport.endpoints import EndpointError, check_endpoint, prepare_directory
+from runtime.transport.authentication import ServerGuard, connection_of, disconnect
+from runtime.transport.bounded_socket import HIGH_WATER_MARK, BoundedSocket
 from runtime.transport.keys import Keys
 from runtime.wire import JOURNAL_PREFIX
 
-HIGH_WATER_MARK = 256
-"""Messages a queue holds for one peer; beyond it the newest are dropped, and sequence gaps tell of it."""
-
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""A peer that sends a larger message part is disconnected by ZeroMQ; the finer limits are the wire's."""
-
-MAX_PARTS = 8
-"""Parts of one message that are kept; the rest are read and thrown away."""
-
-HANDSHAKE_MS = 5000
-"""A connection that has not said who it is by then is closed."""
-
 _REFUSED_PER_CALL = 64
-"""Messages that one call throws away before it lets its caller go on: a flood must not hold up a tick."""
+"""Messages that one call throws away before it returns to its caller: a flood must not hold up a tick."""
+
+_SUBSCRIPTIONS_PER_CALL = 1000
+"""Subscriptions that one call takes in: a reader must not keep the node busy with them."""
+
+_RECONNECT_MS, _RECONNECT_MAX_MS = 50, 1000
+"""A node that restarts is found again within a tenth of a second; within a second if it was away for longer."""
 
 
-def _configure(socket: zmq.Socket[bytes], high_water_mark: int) -> None:
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.RCVHWM, high_water_mark)
-    socket.setsockopt(zmq.SNDHWM, high_water_mark)
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-
-
-def _allow_ipv6(socket: zmq.Socket[bytes], endpoint: str) -> None:
-    # Only where an address of it is named: with it, ZeroMQ writes IPv4 addresses in IPv6's form.
-    if "[" in endpoint:
-        socket.setsockopt(zmq.IPV6, 1)
-
-
-def _receive_from(socket: zmq.Socket[bytes]) -> tuple[list[memoryview], zmq.Frame] | None:
-    """One message without copying its payload, or None; never more than MAX_PARTS + 1 parts.
-
-    The frame of the first part comes along: it knows whose message it is.
-    """
-    try:
-        first = frame = socket.recv(zmq.NOBLOCK, copy=False)
-    except zmq.Again:
-        return None
-    parts = [frame.buffer]
-    while frame.more:
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
-        # One part too many is kept so that the decoder sees that there were too many.
-        if len(parts) <= MAX_PARTS:
-            parts.append(frame.buffer)
-    return parts, first
-
-
-def _receive(socket: zmq.Socket[bytes]) -> list[memoryview] | None:
-    message = _receive_from(socket)
-    return None if message is None else message[0]
-
-
-def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
-    """Bind, refusing an ipc path that another process listens on (ZeroMQ would silently take it over)."""
-    prepare_directory(endpoint)
-    if endpoint.startswith("ipc://") and _somebody_listens(Path(endpoint.removeprefix("ipc://"))):
-        raise EndpointError(
-            f"endpoint {endpoint!r}: another node listens there; stop it or name other endpoints"
-        )
-    try:
-        _allow_ipv6(socket, endpoint)
-        socket.bind(endpoint)
-    except zmq.ZMQError as e:
-        raise EndpointError(f"endpoint {endpoint!r}: cannot listen there: {e.strerror}") from e
-
-
-def _somebody_listens(path: Path) -> bool:
-    import socket as unix
-
-    if not path.is_socket():
-        return False
-    with unix.socket(unix.AF_UNIX, unix.SOCK_STREAM) as probe:
-        try:
-            probe.connect(os.fspath(path))
-        except OSError:
-            return False
-    return True
-
-
-class _Closing:
-    """A socket with its own context and perhaps a guard, closed in order and only once."""
-
-    def __init__(self, kind: int, high_water_mark: int) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.socket: zmq.Socket[bytes] = self._context.socket(kind)
-        self._guard: ServerGuard | ClientGuard | None = None
-        _configure(self.socket, high_water_mark)
-
-    def knock_again(self) -> None:
-        """A client that was refused asks again now and then; to be called whenever its socket is used."""
-        if isinstance(self._guard, ClientGuard):
-            self._guard.knock_again()
-
-    def refused(self) -> dict[str, int]:
-        """Reason -> how many connections and messages were refused; empty without keys."""
-        return {} if self._guard is None else self._guard.refused()
-
-    def close(self) -> None:
-        """Close the socket, then its context; messages not yet sent are dropped. May be called again."""
-        if self._guard is not None:
-            self._guard.close()
-        self.socket.close(linger=0)
-        self._context.term()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _connect(closing: _Closing, endpoint: str, keys: Keys | None) -> None:
-    try:
-        closing._guard = guard_client(closing.socket, closing._context, endpoint, keys)
-        _allow_ipv6(closing.socket, endpoint)
-        closing.socket.connect(endpoint)
-    except zmq.ZMQError as e:
-        closing.close()
-        raise EndpointError(f"endpoint {endpoint!r}: cannot connect there: {e.strerror}") from e
-    except BaseException:
-        closing.close()
-        raise
-
-
-class FrameReceiver(_Closing):
-    """The node's ingest: a bound SUB socket that takes every topic, so that stray messages are counted."""
+class FrameReceiver(BoundedSocket):
+    """The node's input: a bound SUB socket. It takes every topic, so that stray messages are counted."""
 
     def __init__(
         self, endpoint: str, *, keys: Keys | None = None, high_water_mark: int = HIGH_WATER_MARK
@@ -169,38 +41,31 @@ class FrameReceiver(_Closing):
             high_water_mark: messages that may wait, for each sensor.
 
         Raises:
-            EndpointError: an address that is not allowed, taken, or cannot be bound; or keys that cannot be used.
+            EndpointError: an address that is not allowed, is taken, or cannot be bound.
+            KeysError: keys that cannot be used.
         """
-        check_endpoint(endpoint, keys)
         super().__init__(zmq.SUB, high_water_mark)
-        self.endpoint = endpoint
-        self._admission: ServerGuard | None = None
-        try:
-            self._guard = self._admission = guard_server(self.socket, self._context, endpoint, keys, "frames")
-            self.socket.setsockopt(zmq.SUBSCRIBE, b"")
-            _bind(self.socket, endpoint)
-        except BaseException:
-            self.close()
-            raise
+        self.socket.setsockopt(zmq.SUBSCRIBE, b"")
+        self._admission = self.bind(endpoint, keys, "frames")
 
     def receive(self) -> list[memoryview] | None:
         """The next message's parts, or None if none waits. ZeroMQ takes turns between the sensors.
 
-        With keys, messages of a key that was revoked, or for a modality that is not its own, are thrown away.
+        With keys, a message is thrown away if its key was revoked or may not publish that modality.
         """
         for _ in range(_REFUSED_PER_CALL):
-            message = _receive_from(self.socket)
+            message = self.receive_message()
             if message is None:
                 return None
             parts, first = message
-            if self._admission is None or self._admitted(self._admission, parts[0], first):
+            if self._admission is None or self._admits(self._admission, parts[0], first):
                 return parts
         return None
 
-    def _admitted(self, guard: ServerGuard, topic: memoryview, first: zmq.Frame) -> bool:
-        """Whether a message may come in; a connection whose key was revoked is cut."""
+    def _admits(self, guard: ServerGuard, topic: memoryview, first: zmq.Frame) -> bool:
+        """Whether a message may come in; the connection of a revoked key is ended."""
         user = str(first.get("User-Id"))
-        # What follows frame/<rig>/; whether it is a topic at all is the decoder's to say.
+        # What follows frame/<rig>/. The decoder checks later whether the whole is a topic at all.
         modality = bytes(topic[:512]).split(b"/", 2)[-1].decode("ascii", "replace")
         if guard.admits(user, modality):
             return True
@@ -209,12 +74,12 @@ class FrameReceiver(_Closing):
         else:
             reason, text = "revoked_key", "was revoked"
             _, fd, peer = connection_of(first)
-            cut(fd, peer)
+            disconnect(fd, peer)
         guard.refusals.add(reason, user, f"{self.endpoint}: key {user!r} {text}", time.monotonic())
         return False
 
 
-class FrameSender(_Closing):
+class FrameSender(BoundedSocket):
     """A sensor's output: a PUB socket connected to the node; it reconnects when the node comes back."""
 
     def __init__(
@@ -228,23 +93,26 @@ class FrameSender(_Closing):
             high_water_mark: messages that may wait.
 
         Raises:
-            EndpointError: an address that is not allowed, or keys that cannot be used.
+            EndpointError: an address that is not allowed.
+            KeysError: keys that cannot be used.
         """
-        check_endpoint(endpoint, keys)
         super().__init__(zmq.PUB, high_water_mark)
-        # A node that restarts is found again within a tenth of a second, or a second if it stays away.
-        self.socket.setsockopt(zmq.RECONNECT_IVL, 50)
-        self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        _connect(self, endpoint, keys)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+        self.connect(endpoint, keys)
 
     def send(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Send one message without ever waiting: if no node listens or keeps up, it is dropped."""
-        self.knock_again()
+        """Send one message without ever waiting: it is dropped if no node listens or keeps up."""
+        self.retry_refused_handshake()
         self.socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
 
 
-class DecisionSender(_Closing):
-    """The node's output: an XPUB socket that knows which topics somebody reads."""
+class DecisionSender(BoundedSocket):
+    """The node's output: an XPUB socket, which knows the topics that readers subscribe to.
+
+    Attributes:
+        journaled: whether somebody reads the journal, as of the last :meth:`update_subscriptions`.
+    """
 
     def __init__(
         self, endpoint: str, *, keys: Keys | None = None, high_water_mark: int = HIGH_WATER_MARK
@@ -257,43 +125,34 @@ class DecisionSender(_Closing):
             high_water_mark: messages that may wait, for each reader.
 
         Raises:
-            EndpointError: an address that is not allowed, taken, or cannot be bound; or keys that cannot be used.
+            EndpointError: an address that is not allowed, is taken, or cannot be bound.
+            KeysError: keys that cannot be used.
         """
-        check_endpoint(endpoint, keys)
         super().__init__(zmq.XPUB, high_water_mark)
-        self.endpoint = endpoint
-        self._subscriptions: set[bytes] = set()
         self.journaled = False
-        """Whether somebody reads the journal, as of the last :meth:`update_subscriptions`."""
-        self._admission: ServerGuard | None = None
-        self._readers: dict[int, tuple[str, tuple[Any, ...] | None]] = {}  # connection -> key, peer
-        self._admitted_version = 0
-        # Every subscription is reported, not only the first to a topic: a new reader may need an introduction.
+        self._subscriptions: set[bytes] = set()
+        self._readers: dict[int, tuple[str, tuple[Any, ...] | None]] = {}  # connection -> key, address
+        self._checked_version = 0
+        # Report every subscription, not only the first to a topic: each new reader of the journal needs its beginning.
         self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-        try:
-            self._guard = self._admission = guard_server(
-                self.socket, self._context, endpoint, keys, "decisions"
-            )
-            _bind(self.socket, endpoint)
-        except BaseException:
-            self.close()
-            raise
+        self._admission = self.bind(endpoint, keys, "decisions")
 
     def update_subscriptions(self) -> set[bytes]:
-        """Take in what readers subscribed to or left since the last call; gives the prefixes newly subscribed to.
+        """Take in the subscriptions that came or ended since the last call; gives the prefixes that came.
 
-        With keys, readers whose key was revoked since are cut off.
+        With keys, readers whose key was revoked since then are disconnected.
         """
         fresh: set[bytes] = set()
-        unchecked = self._admission is not None and self._admission.version != self._admitted_version
-        for _ in range(1000):  # bounded: a reader must not keep the node busy with subscriptions
-            received = _receive_from(self.socket)
+        guard = self._admission
+        unchecked = guard is not None and guard.version != self._checked_version
+        for _ in range(_SUBSCRIPTIONS_PER_CALL):
+            received = self.receive_message()
             if received is None:
                 break
             parts, first = received
             message = bytes(parts[0])
-            # XPUB reports every subscription to a topic (1) and the last leave (0); readers send nothing else.
-            if message[:1] == b"\x01" and self._admission is not None:
+            # XPUB reports every subscription to a topic (1) and the end of its last one (0); readers send nothing else.
+            if message[:1] == b"\x01" and guard is not None:
                 user, fd, peer = connection_of(first)
                 self._readers[fd] = (user, peer)
                 unchecked = True
@@ -302,19 +161,19 @@ class DecisionSender(_Closing):
                 fresh.add(message[1:])
             elif message[:1] == b"\x00":
                 self._subscriptions.discard(message[1:])
-        if unchecked and self._admission is not None:
-            self._cut_revoked(self._admission)
+        if unchecked and guard is not None:
+            self._disconnect_revoked(guard)
         self.journaled = self.subscribed(JOURNAL_PREFIX)
         return fresh
 
-    def _cut_revoked(self, guard: ServerGuard) -> None:
-        """Cut off whoever is no longer admitted, also one who came in a moment before that."""
-        self._admitted_version = guard.version
+    def _disconnect_revoked(self, guard: ServerGuard) -> None:
+        """Disconnect readers that are no longer admitted, also one that connected just before its key was revoked."""
+        self._checked_version = guard.version
         for fd, (user, peer) in list(self._readers.items()):
             if not guard.admits(user):
                 del self._readers[fd]
-                if cut(fd, peer):
-                    text = f"{self.endpoint}: key {user!r} was revoked and is cut off"
+                if disconnect(fd, peer):
+                    text = f"{self.endpoint}: key {user!r} was revoked and is disconnected"
                     guard.refusals.add("revoked_key", user, text, time.monotonic())
 
     def subscribed(self, topic: bytes) -> bool:
@@ -326,7 +185,7 @@ class DecisionSender(_Closing):
         self.socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
 
 
-class DecisionReceiver(_Closing):
+class DecisionReceiver(BoundedSocket):
     """A reader's input: a SUB socket connected to the node, which need not be there yet."""
 
     def __init__(
@@ -346,19 +205,20 @@ class DecisionReceiver(_Closing):
             high_water_mark: messages that may wait.
 
         Raises:
-            EndpointError: an address that is not allowed, or keys that cannot be used.
+            EndpointError: an address that is not allowed.
+            KeysError: keys that cannot be used.
         """
-        check_endpoint(endpoint, keys)
         super().__init__(zmq.SUB, high_water_mark)
-        self.socket.setsockopt(zmq.RECONNECT_IVL, 50)
-        self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
         for topic in topics:
             self.socket.setsockopt(zmq.SUBSCRIBE, topic)
-        _connect(self, endpoint, keys)
+        self.connect(endpoint, keys)
 
     def receive(self, timeout_ms: int) -> list[memoryview] | None:
         """The next message's parts, or None if none comes within ``timeout_ms``."""
-        self.knock_again()
+        self.retry_refused_handshake()
         if not self.socket.poll(timeout_ms, zmq.POLLIN):
             return None
-        return _receive(self.socket)
+        message = self.receive_message()
+        return None if message is None else message[0]

@@ -1,33 +1,22 @@
-"""Access to the page: who may read it. Pure functions of headers, compared in constant time.
+"""Access to the page: which requests may read it. Pure functions of headers; tokens are compared in constant time.
 
-On a loopback address nobody needs to prove anything, but a web site that a browser of this machine visits must not
-reach the page in the user's name: the Host must be a loopback name (against DNS rebinding), a WebSocket's Origin
-must be the page's own. On any other address a token is needed, once in the link, then in a cookie no script can read.
+A page on a loopback address asks for no token. But a web site that is open in a browser of this machine must not read
+it through that browser: the Host must be a loopback name (against DNS rebinding), and a WebSocket's Origin must be the
+page's own. A page on any other address asks for a token: once in the link, then in a cookie that no script can read.
 """
 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from configs.errors import AfterimageError
+from runtime.transport.endpoints import is_loopback
 
 
 class AccessError(AfterimageError, ValueError):
-    """An address or token that the page cannot be served with; the message says what to do."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address stays on this machine; names other than localhost are not resolved."""
-    host = host.strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    """The page cannot be served with this address or token; the message says what to do."""
 
 
 def check_token(host: str, token: str | None) -> None:
@@ -45,12 +34,12 @@ def check_token(host: str, token: str | None) -> None:
 
 
 def cookie_name(port: int) -> str:
-    """Name of the cookie that holds the token; cookies do not tell ports apart, so the name does."""
+    """Name of the cookie that holds the token. Browsers send a cookie to every port of a host, so it names the port."""
     return f"afterimage-{port}"
 
 
 def same_token(given: str, token: str) -> bool:
-    """Whether two tokens are equal, in a time that does not tell where they differ."""
+    """Whether two tokens are equal; takes the same time wherever they differ."""
     return hmac.compare_digest(given.encode(), token.encode())
 
 
@@ -60,7 +49,7 @@ def may_read(headers: Mapping[str, str], cookies: Mapping[str, str], token: str 
     Args:
         headers: of the request, names in lower case.
         cookies: of the request.
-        token: that is needed; None on a loopback address, where the Host must be a loopback name instead.
+        token: the one that is needed; None on a loopback address, where the Host must be a loopback name instead.
         port: of the page.
     """
     if token is None:
@@ -71,7 +60,7 @@ def may_read(headers: Mapping[str, str], cookies: Mapping[str, str], token: str 
 
 
 def same_origin(headers: Mapping[str, str]) -> bool:
-    """Whether a WebSocket comes from the page itself (or from a program, which sends no Origin)."""
+    """Whether a WebSocket was opened by the page itself, or by a program, which sends no Origin."""
     origin = headers.get("origin")
     return origin is None or origin.partition("://")[2] == headers.get("host")
 

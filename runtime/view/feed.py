@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,21 +15,23 @@ from runtime.wire import Decision, Output
 
 _OBSERVED = ("best/", "imputed/")
 _POLL_S = 0.05
-"""How soon the thread notices that a browser came or that it is to stop, when the node is silent."""
+"""While the node is silent, the thread notices within this time that a browser came or that it is to stop."""
+_STATUS_WORDS = {"absent": "not there yet", "live": "deciding", "stopped": "silent"}
+_LOG = logging.getLogger("afterimage.view")
 
 
 class DecisionWatcher(Protocol):
-    """What wants to see every decision, such as the histograms of the metrics."""
+    """Something that is shown every decision, such as the histograms of the metrics."""
 
     def decided(self, decision: Decision) -> None:
-        """Take in one decision, in the feed's thread; must be quick."""
+        """Take in one decision; called in the feed's thread, so it must be quick."""
         ...
 
 
 class NodeFeed:
-    """Reads a node's decisions, state changes and statistics, and its observations while somebody looks.
+    """Reads a node's decisions, state changes and statistics, and its observations while somebody looks at the page.
 
-    The node decodes observations only for those who subscribe, so nobody looking at the page costs the node nothing.
+    The node decodes observations only while somebody subscribes to them: a page that nobody looks at costs it nothing.
     """
 
     def __init__(
@@ -38,11 +41,11 @@ class NodeFeed:
         watcher: DecisionWatcher | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Take over a client; the thread starts with :meth:`start`.
+        """Take over a client; :meth:`start` starts the thread.
 
         Args:
             client: subscribed to ``fused``, ``health`` and ``statistics``; closed with the feed.
-            watcher: sees every decision.
+            watcher: is shown every decision.
             clock: now in ns.
         """
         self.rig = client.rig
@@ -70,12 +73,12 @@ class NodeFeed:
 
     @property
     def watching(self) -> int:
-        """How many look at observations now."""
+        """How many browsers are subscribed to observations now."""
         return self._watching
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """While this is held, observations are subscribed to."""
+        """A context during which observations are subscribed to."""
         with self._lock:
             self._watching += 1
         try:
@@ -90,8 +93,12 @@ class NodeFeed:
             return self._state.snapshot(self._clock())
 
     def _run(self) -> None:
-        observing = False
+        observing, status = False, "absent"
         while not self._stop.is_set():
+            with self._lock:
+                before, status = status, self._state.status(self._clock())
+            if status != before:
+                _LOG.info("the node of rig %s is %s", self.rig.name, _STATUS_WORDS[status])
             if observing != (self._watching > 0):
                 observing = not observing
                 (self._client.subscribe if observing else self._client.unsubscribe)(*_OBSERVED)

@@ -1,8 +1,8 @@
 """Metrics: what is known of a node, as Prometheus text. Needs the ``view`` extra.
 
-Counters and stage latencies are the node's own, from its statistics; histograms of decisions are counted here, from
-every decision that reached this process. Where the node does not answer, its series are left out and
-``afterimage_node_up`` is 0: an old value would pass for a new one.
+Counters and stage latencies are the node's own, from its statistics. Histograms of decisions are counted here, from
+every decision that reached this process. While the node does not answer, its series are left out, because a scraper
+would take an old value for a new one, and ``afterimage_node_up`` is 0.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class NodeMetrics:
                 self._imputed.labels(modality).inc()
 
     def text(self, snapshot: Snapshot, now_ns: int, browsers: int, accept: str = "") -> tuple[bytes, str]:
-        """The exposition.
+        """The metrics in the format that the scraper asked for.
 
         Args:
             snapshot: what is known of the node.
@@ -197,7 +197,7 @@ def _of_statistics(statistics: Statistics) -> list[Metric]:
 
 
 def _of_messages(messages: Mapping[str, Any]) -> list[Metric]:
-    """Where messages went, by modality; those that belong to none have an empty one."""
+    """What became of messages, by modality; it is empty for messages that belong to none."""
     received = CounterMetricFamily("afterimage_messages_received", "Messages that came.", labels=["modality"])
     used = CounterMetricFamily(
         "afterimage_messages_used", "Messages in a window encoded.", labels=["modality"]
@@ -244,7 +244,7 @@ def _add_summary(family: Metric, stage: str, summary: Mapping[str, Any]) -> None
 
 
 class _Ready(Collector):
-    """Gives metrics that are ready."""
+    """A collector of metrics that were made elsewhere."""
 
     def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
         self._families = families

@@ -1,4 +1,4 @@
-"""The live page of one node, whole: a feed that reads the node, its metrics, and the server that shows both."""
+"""The live page of one node: a feed that reads the node, its metrics, and the server that shows both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.view.server import ViewServer
 from runtime.view.updates import Commentary, SensorSwitches
 
 TOPICS = ("fused", "health", "statistics")
-"""What the client of a page is to be subscribed to; observations are added while a browser looks."""
+"""Topics that the client of a page is subscribed to; observations are added while a browser is connected."""
 
 
 @contextmanager
@@ -27,14 +27,14 @@ def open_page(
     switches: SensorSwitches | None = None,
     commentary: Commentary | None = None,
 ) -> Iterator[tuple[ViewServer, NodeFeed]]:
-    """Serve the page while the context is held.
+    """Serve the page for the length of a context.
 
     Args:
         client: of the node, subscribed to :data:`TOPICS`; closed at the end.
         version: of this package, for the metrics.
         host: address to listen on.
         port: 0 takes any free one.
-        token: needed to read; obligatory beyond loopback.
+        token: needed to read the page; required for an address beyond this machine.
         switches: kill switches of a demo.
         commentary: of a demo.
 

@@ -1,6 +1,6 @@
 """Panes: an observation as something small that a browser draws: a picture, a map of values, or lines.
 
-Pure functions of arrays. What a pane costs is bounded whatever the sensor delivers: pictures have at most
+Pure functions of arrays. The size of a pane is bounded whatever the sensor delivers: pictures have at most
 :data:`LONGEST_SIDE` pixels on a side, lines at most :data:`MOST_LINES` channels of :data:`LINE_POINTS` points.
 """
 
@@ -24,10 +24,10 @@ MOST_LINES = 16
 Form = Literal["picture", "map", "lines"]
 
 _LINE_COUNTS = 10_000
-"""Counts of a line's int16 values from its middle to the edge of its band; beyond is drawn over the edge."""
+"""Counts of a line's int16 values from its middle to the edge of its band; larger values are drawn beyond the edge."""
 
 _FALL_PER_S = 0.15
-"""Share of the excess that a scale gives up per second: it follows a louder signal at once, a quieter one slowly."""
+"""How fast a scale shrinks, as a share of its excess per second: it widens at once, and narrows slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Pane:
             ``lines`` (int16 per point, ``step`` units each, channel after channel).
         shape: (height, width) of a picture or map, (channels, points) of lines.
         unit: of ``low``, ``high`` and ``step``.
-        low: the value that the lowest colour or the bottom of a line's band stands for.
-        high: the same for the highest.
+        low: the value of the lowest colour, or of the bottom of a line's band.
+        high: the value of the highest colour, or of the top of a line's band.
         step: value of one count of a line; 0 otherwise.
         data: the bytes.
     """
@@ -56,7 +56,7 @@ class Pane:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A range of values that both panes of a modality share, so that they can be compared, and when it was set."""
+    """The range of values that both panes of a modality share, so that they can be compared, and when it was set."""
 
     low: float
     high: float
@@ -64,7 +64,7 @@ class Scale:
 
 
 def follow(scale: Scale | None, low: float, high: float, now_ns: int) -> Scale:
-    """The scale after a signal that spans ``low .. high``: wider at once, narrower slowly."""
+    """The scale after a signal that spans ``low .. high``: it widens at once and narrows slowly."""
     if scale is None:
         return Scale(low, high, now_ns)
     keep = math.exp(-_FALL_PER_S * max(0, now_ns - scale.at_ns) / 1e9)
@@ -74,7 +74,7 @@ def follow(scale: Scale | None, low: float, high: float, now_ns: int) -> Scale:
 
 
 def values_to_show(kind: str, observation: Observation) -> tuple[npt.NDArray[np.float32], str]:
-    """An observation's values as they are shown, and their unit: MFCC are shown as the mel spectrum they stand for."""
+    """An observation's values as they are shown, and their unit: MFCC are turned back into a mel spectrum."""
     values = np.asarray(observation.values, np.float32)
     if kind == "audio" and values.ndim == 2:
         return mel_spectrum(values), "dB"
@@ -98,9 +98,10 @@ def form_of(kind: str, values: npt.NDArray[np.float32]) -> Form:
 
 
 def span(kind: str, values: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """The range of values that is worth showing: without the most extreme hundredth; 0 mm is no reading.
+    """The range of values to show: from the 1st to the 99th percentile; 0 mm of depth is no reading and left out.
 
-    Lines swing about their channel's own middle, in bands that are equally high: their range is (-reach, reach).
+    Each line is drawn about its channel's own median, in bands of the same height: the range of lines is
+    (-reach, reach).
     """
     known = values[np.isfinite(values)]
     if kind == "depth":
@@ -116,7 +117,7 @@ def span(kind: str, values: npt.NDArray[np.float32]) -> tuple[float, float]:
 
 
 def round_ends(scale: Scale, form: Form) -> Scale:
-    """A scale with round ends: 1-2-5 steps about zero for lines, multiples of ten or a hundred for maps."""
+    """A scale with round ends: 1, 2 or 5 times a power of ten for lines, multiples of 10 or 100 for maps."""
     if form == "lines":
         reach = max(abs(scale.low), abs(scale.high), 1e-6)
         power = 10.0 ** math.floor(math.log10(reach))
@@ -160,7 +161,7 @@ def _map(values: npt.NDArray[np.float32], unit: str, scale: Scale, *, holes: boo
 
 
 def _lines(values: npt.NDArray[np.float32], unit: str, scale: Scale) -> Pane:
-    """Each channel about its own middle, as lowest and highest value of every stretch, so that no peak is lost."""
+    """Each channel about its own median; a long one as the lowest and highest value of each stretch, so peaks stay."""
     shown = np.nan_to_num(values[:, :MOST_LINES])
     lines = np.asarray((shown - np.median(shown, axis=0)).T, np.float32)
     if lines.shape[1] > LINE_POINTS:
@@ -175,7 +176,7 @@ def _lines(values: npt.NDArray[np.float32], unit: str, scale: Scale) -> Pane:
 
 
 def _shrunk(values: npt.NDArray[Any], *, same_shape: bool) -> npt.NDArray[Any]:
-    """At most :data:`LONGEST_SIDE` cells on a side; a spectrogram's axes are shrunk apart from each other."""
+    """Shrunk to at most :data:`LONGEST_SIDE` cells on a side, both axes alike to keep the ``same_shape``."""
     height, width = values.shape[:2]
     down, across = min(1.0, LONGEST_SIDE / height), min(1.0, LONGEST_SIDE / width)
     if same_shape:
@@ -187,7 +188,7 @@ def _shrunk(values: npt.NDArray[Any], *, same_shape: bool) -> npt.NDArray[Any]:
 
 
 class PaneMaker:
-    """Makes each observation's pane once, however many browsers draw it, and keeps the scales of each modality."""
+    """Makes each observation's pane once, however many browsers draw it, and keeps the scale of each modality."""
 
     def __init__(self, kinds: Mapping[str, str]) -> None:
         """Begin without scales.
@@ -197,18 +198,18 @@ class PaneMaker:
         """
         self._kinds = dict(kinds)
         self._scales: dict[str, Scale] = {}
-        self._made: dict[tuple[str, str], tuple[Observation, Pane]] = {}
+        self._latest: dict[tuple[str, str], tuple[Observation, Pane]] = {}
 
     def pane(self, observation: Observation) -> Pane:
         """The pane of an observation; the same object again for the same observation."""
         key = (observation.modality, observation.stream)
-        made = self._made.get(key)
-        if made is not None and made[0] is observation:
-            return made[1]
+        latest = self._latest.get(key)
+        if latest is not None and latest[0] is observation:
+            return latest[1]
         kind = self._kinds[observation.modality]
         values, unit = values_to_show(kind, observation)
         scale = follow(self._scales.get(observation.modality), *span(kind, values), observation.published_ns)
         self._scales[observation.modality] = scale
         pane = make_pane(kind, values, unit, round_ends(scale, form_of(kind, values)))
-        self._made[key] = (observation, pane)
+        self._latest[key] = (observation, pane)
         return pane

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from configs.errors import AfterimageError
+from runtime.logs import throttled
 from runtime.view.access import check_token, cookie_name, may_read, same_origin, same_token
 from runtime.view.browser import TAKING_TIMEOUT_S, Browser
 from runtime.view.feed import NodeFeed
@@ -29,6 +31,7 @@ from runtime.view.updates import Commentary, SensorSwitches, UpdateMaker
 MOST_BROWSERS = 16
 _MOST_CONNECTIONS = 64
 _LONGEST_REQUEST = 1024
+_LOG = logging.getLogger("afterimage.view")
 
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
@@ -60,7 +63,7 @@ class ViewServer:
 
     Attributes:
         url: of the page, without the token.
-        link: of the page, with the token where one is needed: what a person opens, and what no log should hold.
+        link: of the page, with the token where one is needed: a person opens it, and no log may hold it.
     """
 
     def __init__(
@@ -74,14 +77,14 @@ class ViewServer:
         switches: SensorSwitches | None = None,
         commentary: Commentary | None = None,
     ) -> None:
-        """Listen; the first request is answered once :meth:`start` was called.
+        """Listen; requests are answered once :meth:`start` is called.
 
         Args:
             feed: of the node; started and closed by the caller.
             metrics: fed by the feed.
             host: address to listen on.
             port: 0 takes any free one.
-            token: needed to read; obligatory beyond loopback.
+            token: needed to read the page; required for an address beyond this machine.
             switches: kill switches of a demo.
             commentary: of a demo.
 
@@ -105,7 +108,7 @@ class ViewServer:
             uvicorn.Config(
                 _Guarded(self._application(), self._token, self.port),
                 log_config=None,
-                log_level="critical",  # an access log would hold links, and links hold the token
+                log_level="critical",  # lines of the web server can hold links, and links hold the token
                 access_log=False,
                 lifespan="off",
                 server_header=False,
@@ -121,6 +124,7 @@ class ViewServer:
     def start(self) -> None:
         """Begin to answer."""
         self._thread.start()
+        _LOG.info("the page of rig %s is served on %s", self._feed.rig.name, self.url)
 
     def close(self) -> None:
         """Stop answering; may be called again."""
@@ -184,6 +188,7 @@ class ViewServer:
 
     async def _serve_browser(self, websocket: WebSocket) -> None:
         if self._feed.watching >= MOST_BROWSERS:
+            _log_refusal(websocket, f"{MOST_BROWSERS} browsers are connected already")
             await websocket.close(1013)
             return
         await websocket.accept()
@@ -192,7 +197,7 @@ class ViewServer:
 
 
 class _Guarded:
-    """Answers only those who may read, and puts the security headers on every answer."""
+    """Answers only requests that may read the page, and puts the security headers on every answer."""
 
     def __init__(self, app: ASGIApp, token: str | None, port: int) -> None:
         self._app = app
@@ -205,29 +210,38 @@ class _Guarded:
         answer: ASGIApp = self._app
         given = connection.query_params.get("token")
         if self._token is not None and given is not None and scope["type"] == "http":
-            answer = self._admit(given)
+            answer = self._exchange_token(given, connection)
         elif not may_read(connection.headers, connection.cookies, self._token, self._port):
-            answer = _refusal(self._token)
+            answer = self._refuse(connection)
         elif scope["type"] == "websocket" and not same_origin(connection.headers):
+            _log_refusal(connection, "its WebSocket was opened by another site's page")
             answer = PlainTextResponse("this WebSocket is for the page itself\n", 403)
         await answer(scope, receive, _with_headers(send))
 
-    def _admit(self, given: str) -> Response:
-        """Change the token in the link for a cookie, so that it stays in no history and no referrer."""
+    def _exchange_token(self, given: str, connection: HTTPConnection) -> Response:
+        """Exchange the token in the link for a cookie, so that no browser history and no referrer keeps it."""
         assert self._token is not None
         if not same_token(given, self._token):
-            return _refusal(self._token)
+            return self._refuse(connection)
         response = RedirectResponse("/", 303)
         response.set_cookie(cookie_name(self._port), self._token, httponly=True, samesite="strict")
         return response
 
+    def _refuse(self, connection: HTTPConnection) -> Response:
+        if self._token is None:
+            _log_refusal(
+                connection, f"its Host {connection.headers.get('host', '')[:80]!r} is no loopback name"
+            )
+            return PlainTextResponse(
+                "this page answers to loopback names only (127.0.0.1, localhost, [::1])\n", 403
+            )
+        _log_refusal(connection, "it gave no token or a wrong one")
+        return PlainTextResponse("open the link that `afterimage watch` printed: it holds the token\n", 403)
 
-def _refusal(token: str | None) -> Response:
-    if token is None:
-        return PlainTextResponse(
-            "this page answers to loopback names only (127.0.0.1, localhost, [::1])\n", 403
-        )
-    return PlainTextResponse("open the link that `afterimage watch` printed: it holds the token\n", 403)
+
+def _log_refusal(connection: HTTPConnection, why: str) -> None:
+    peer = connection.client.host if connection.client is not None else "an unknown address"
+    _LOG.warning("%s was refused: %s", peer, why, extra=throttled(f"refused {peer}", peer=peer))
 
 
 def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:
@@ -246,16 +260,16 @@ def _read(name: str) -> bytes:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket whose connections end when a peer takes nothing for too long.
+    """A listening socket whose connections end when a peer reads nothing for too long.
 
     Raises:
-        PageError: the address is taken or not this machine's.
+        PageError: the address is taken, or does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Inherited by connections: what a peer that never reads is owed is dropped then, and the connection with it.
+        # Connections inherit this: one whose peer never reads ends, and what was waiting for it is dropped.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(2000 * TAKING_TIMEOUT_S))
         listening.bind((host.strip("[]"), port))
         listening.listen(128)

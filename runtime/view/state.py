@@ -1,8 +1,8 @@
-"""The view's state: the latest of everything a node published, as a function of (messages, now).
+"""The view's state: the newest of everything a node published, as a function of (messages, now).
 
 Nothing here grows: a topic's newest message replaces the one before it, and what is kept over time (decisions of the
-last minute, state changes) is in rings. ``now`` is the view's own clock and only ages are taken from it; places on the
-line of time are the node's, so a view on another machine shows the same.
+last minute, state changes) is in rings. ``now`` is the view's own clock and gives ages only. Times that are shown are
+the node's, so that a view on another machine shows the same ones.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ HISTORY_S = 60.0
 
 _LONGEST_HISTORY = 2400
 _CLOSEST_POINTS_NS = 25_000_000
-"""Points of history are at least this far apart: 60 s of them fit into the ring whatever the tick rate is."""
+"""Points of history are at least this far apart, so that 60 s of them fit into the ring at any tick rate."""
 _LONGEST_EVENTS = 256
 _STALE_S = 1.0
 _STALE_PERIODS = 3.0
 
 Status = Literal["absent", "live", "stopped"]
-"""``absent``: no decision has come yet; ``stopped``: decisions came, but none of late."""
+"""``absent``: no decision has come yet; ``stopped``: decisions came, but not for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class Point:
     """One decision as history keeps it.
 
     Attributes:
-        serial: number of the point, for readers that have some already.
+        serial: number of the point, so that a reader is sent only those that it does not have.
         at_ns: when the tick was due, node clock.
         probabilities: in the order of the classes.
         entropy: in nats.
-        lateness_ms: from the tick's deadline to its decision sent.
-        frame_to_decision_ms: from the newest capture in it to its decision sent; None without one.
+        lateness_ms: from the tick's deadline to the sending of its decision.
+        frame_to_decision_ms: from the newest capture in it to the sending of its decision; None without one.
         states: of the sensors, in the order of the rig.
         imputed: for each sensor, whether the decision stood on an estimate of it.
     """
@@ -65,13 +65,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything readers need of one moment; immutable, so that it can be encoded without a lock.
+    """Everything that is known at one moment; immutable, so that it can be encoded without a lock.
 
     Attributes:
         status: whether the node answers.
-        silent_s: since the last decision came; None before the first.
-        node_ns: now on the node's clock, as far as decisions tell; None before the first.
-        run: counts the node's runs seen: readers forget what they know when it changes.
+        silent_s: seconds since the last decision came; None before the first.
+        node_ns: now on the node's clock, derived from the last decision; None before the first.
+        run: counts the runs of the node that were seen; readers start afresh when it changes.
         decision: the newest.
         points: the history of decisions, oldest first.
         events: (number, state change), oldest first; numbers only grow.
@@ -95,7 +95,7 @@ class Snapshot:
 
 
 class ViewState:
-    """Takes in what a node publishes and answers what is known now."""
+    """Takes in what a node publishes, and gives what is known now."""
 
     def __init__(self, rig: Rig) -> None:
         """Begin with nothing known of the node of a rig."""
@@ -113,7 +113,7 @@ class ViewState:
         self._stale_s = max(_STALE_S, _STALE_PERIODS / rig.tick.rate_hz)
 
     def add(self, message: Output, now_ns: int) -> None:
-        """Take in one message of the node; what names no sensor of the rig is left out."""
+        """Take in one message of the node; one that names no sensor of the rig is left out."""
         if isinstance(message, Decision):
             self._add_decision(message, now_ns)
         elif isinstance(message, HealthEvent):
@@ -125,11 +125,11 @@ class ViewState:
                 self._observations[message.modality, message.stream] = Seen(message, now_ns)
         elif isinstance(message, Statistics):
             if self._statistics and message.at_ns <= self._statistics[-1].message.at_ns:
-                self._statistics.clear()  # another run, on another clock
+                self._statistics.clear()  # from another run, on another clock
             self._statistics.append(Seen(message, now_ns))
 
     def forget_observations(self) -> None:
-        """Nobody looks any more: what was seen last must not greet the next who comes."""
+        """Forget the observations, when the last browser leaves: the next one must not be shown old ones."""
         self._observations.clear()
 
     def status(self, now_ns: int) -> Status:
@@ -139,7 +139,7 @@ class ViewState:
         return "live" if now_ns - self._decision.at_ns <= self._stale_s * NS_PER_S else "stopped"
 
     def snapshot(self, now_ns: int) -> Snapshot:
-        """What is known now, on the clock that ``add`` was told."""
+        """What is known now, on the same clock as ``add``."""
         seen = self._decision
         silent_ns = None if seen is None else now_ns - seen.at_ns
         node_ns = None if seen is None or silent_ns is None else seen.message.published_ns + max(0, silent_ns)
@@ -161,7 +161,7 @@ class ViewState:
     def _add_decision(self, decision: Decision, now_ns: int) -> None:
         last = self._decision.message if self._decision is not None else None
         if last is not None and (decision.tick <= last.tick or decision.bundle != last.bundle):
-            # The node was started again. Its clock may be another machine's: what came before has no place on it.
+            # Another run of the node, or another bundle. A new run may be on another machine, with another clock.
             self.run += 1
             if decision.deadline_ns <= last.deadline_ns or decision.bundle != last.bundle:
                 self._points.clear()
@@ -219,6 +219,6 @@ def imputed_shares(names: Sequence[str], points: Sequence[Point]) -> dict[str, f
 
 
 def received_by_modality(statistics: Statistics) -> dict[str, int]:
-    """Modality -> messages received, from a node's statistics; those it does not tell of are left out."""
+    """Modality -> messages received, from a node's statistics; modalities without a count are left out."""
     modalities = statistics.values.get("messages", {}).get("modalities", {})
     return {m: c["received"] for m, c in modalities.items() if isinstance(c.get("received"), int)}

@@ -1,8 +1,8 @@
 """Updates: what a browser is sent, as one binary message: ``[length of the JSON, uint32][JSON][bytes of the panes]``.
 
-A browser gets at most one message at a time and the next one only when it has taken that one; it then carries the
-newest of everything, and of the history whatever the browser does not have yet. So a slow browser misses pictures, but
-no tick of the last minute, and nothing waits for it.
+A browser gets the next message only when it has taken the earlier ones (:mod:`runtime.view.browser`). Each message
+carries the newest of everything, and all of the history that the browser does not have yet. So a slow browser misses
+pictures, but no tick of the last minute, and nothing waits for it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from runtime.view.state import Point, Seen, Snapshot, imputed_shares
 from runtime.wire import Decision, Observation, Statistics
 
 HISTOGRAM_EDGES_MS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
-"""Edges of the latency histogram; the last bin is open."""
+"""Edges of the latency histogram; its last bin has no upper edge."""
 _SUM_EVERY_NS = 500_000_000
 
 
 class SensorSwitches(Protocol):
-    """Kill switches of a demo: they stop sensors for real."""
+    """Kill switches of a demo: they end the processes of sensors."""
 
     def states(self) -> Mapping[str, str]:
-        """Modality -> playing, dropped, restoring, or why it could not be restored."""
+        """Modality -> ``playing``, ``dropped``, ``restoring``, or why it could not be restored."""
         ...
 
     def drop(self, modality: str) -> None:
@@ -44,15 +44,15 @@ class SensorSwitches(Protocol):
 
 
 class Commentary(Protocol):
-    """What only a demo knows: what is really there, and what is broken on purpose."""
+    """What only a demo knows: the class that is really shown, and the fault that was made on purpose."""
 
     def at(self, node_ns: int) -> Mapping[str, str]:
-        """``truth`` (a class) and ``fault`` (words), as far as known at a time of the node's clock."""
+        """``truth`` (a class) and ``fault`` (words) at a time of the node's clock; what is not known is left out."""
         ...
 
 
 class UpdateMaker:
-    """Makes the messages of one browser from snapshots: what it has already is not sent again."""
+    """Makes the messages of one browser from snapshots; what the browser has already is not sent again."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class UpdateMaker:
         switches: SensorSwitches | None = None,
         commentary: Commentary | None = None,
     ) -> None:
-        """A browser that has nothing yet.
+        """Begin for a browser that has nothing yet.
 
         Args:
             rig: of the node.
@@ -128,7 +128,7 @@ class UpdateMaker:
         }
 
     def _add_history(self, body: dict[str, Any], snapshot: Snapshot) -> None:
-        """The decisions and state changes that the browser does not have; now and then sums over the last minute."""
+        """Add what the browser lacks of decisions and state changes, and now and then sums over the last minute."""
         new = list(takewhile(lambda p: p.serial > self._last_point, reversed(snapshot.points)))
         body["points"] = [_point(p) for p in reversed(new)]
         events = list(takewhile(lambda e: e[0] > self._last_event, reversed(snapshot.events)))
@@ -166,7 +166,7 @@ class UpdateMaker:
         return shown
 
     def _add_panes(self, body: dict[str, Any], snapshot: Snapshot) -> list[bytes]:
-        """Describe the panes that changed, and give their bytes in the same order."""
+        """Add a description of each pane that changed; gives their bytes in the same order."""
         described, blobs = [], []
         for key, seen in snapshot.observations.items():
             observation: Observation = seen.message
@@ -258,6 +258,6 @@ def _rounded(value: Any, digits: int = 3) -> float | None:
 
 
 def _channel_names(sensor: SensorSpec) -> list[str]:
-    """What the rig calls the channels of a sensor; none where it has no names for them."""
+    """The rig's names of a sensor's channels; empty if it has none."""
     named = sensor.channels or getattr(sensor.transform, "channels", ()) or ()
     return [str(name) for name in named]

@@ -1,13 +1,13 @@
-"""The wire protocol: what sensors, the node and clients say to each other, byte for byte.
+"""The wire protocol: the messages between sensors, the node and clients, byte for byte.
 
 Every message has three parts: ``[topic][header][payload]``. The topic is ASCII, the header one msgpack map, the payload
 raw little-endian array bytes (empty where a message carries none). Nothing here opens a socket: encoders return
-the parts to send, decoders take the parts that came. ``docs/protocol.md`` says the same for other languages.
+the parts to send, decoders take the parts that came. ``docs/protocol.md`` specifies the same for other languages.
 
 Frames come in (:class:`Frame`, :func:`encode_frame`, :func:`decode_frame`); decisions, health events,
 observations and statistics go out (:class:`Decision`, :class:`HealthEvent`, :class:`Observation`,
-:class:`Statistics`, :func:`encode_output`, :func:`decode_output`). What the node was told, in order, goes out as its
-journal (:class:`JournalEntry`).
+:class:`Statistics`, :func:`encode_output`, :func:`decode_output`). The inputs of the node's pipeline go
+out in order as its journal (:class:`JournalEntry`).
 """
 
 from runtime.wire.checks import PROTOCOL_VERSION, Limits, Reason, WireError

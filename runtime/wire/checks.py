@@ -1,4 +1,4 @@
-"""Refusals and the strict checks of header values that all decoders share."""
+"""The reasons for refusing a message, and the strict checks of header values that all decoders share."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ INT64_MAX = 2**63 - 1
 BytesLike = bytes | bytearray | memoryview
 
 UNPACK_FAILURES = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
-"""What msgpack raises for bytes that it cannot read."""
+"""The errors that msgpack raises for bytes that it cannot read."""
 
 
 class Reason(StrEnum):
     """Why a message did not reach the model: the closed set of words in counters and events.
 
-    The first group is decided by the bytes alone (:class:`WireError`), the second by what the rig expects and the
-    stream so far, the third happens to accepted messages whose samples never reach an engine.
+    The bytes alone decide the first group (:class:`WireError`); the rig and the stream so far decide the second; the
+    third happens to accepted messages whose samples never reach an engine.
     """
 
     BAD_PARTS = "bad_parts"
     """Not three parts."""
     BAD_TOPIC = "bad_topic"
-    """A topic of another form, or one that disagrees with the header."""
+    """A topic of another form, or one that does not match the header."""
     OVERSIZED = "oversized"
     """Header or payload over the limit."""
     BAD_HEADER = "bad_header"
@@ -54,14 +54,14 @@ class Reason(StrEnum):
     """Captured later than now, beyond the tolerance."""
     DUPLICATE = "duplicate"
     OUT_OF_ORDER = "out_of_order"
-    """Older than what was already accepted of this modality."""
+    """Older than a message of this modality that was accepted before."""
     BACKWARD = "backward"
-    """Numbered later than what was accepted, but captured earlier: the sensor's clock was set back."""
+    """Numbered later than the last accepted message, but captured earlier: the sensor's clock was set back."""
 
     SUPERSEDED = "superseded"
     """A newer window was taken before this message was in one (latest wins)."""
     BROKEN_WINDOW = "broken_window"
-    """The stream broke (lost message, restart) before this message was in a window."""
+    """A lost message or a restart broke the stream before this message was in a window."""
     FROZEN = "frozen"
     """Part of a run of identical messages."""
     CORRUPT = "corrupt"
@@ -69,11 +69,11 @@ class Reason(StrEnum):
 
 
 class WireError(AfterimageError):
-    """A message that is refused.
+    """A message is refused.
 
     Attributes:
         reason: the closed reason.
-        expected: what would have been right, in words.
+        expected: what would have been accepted, in words.
         came: what came, shortened.
     """
 
@@ -92,11 +92,11 @@ class Limits:
     payload_bytes: int = 4 * 1024 * 1024
     dimensions: int = 6
     uncertainty_ns: int = 1_000_000_000
-    """A clock less certain than this is refused: it would let frames from the future in."""
+    """A clock with a larger uncertainty is refused: it would admit frames from the future."""
 
 
 def shorten(value: object, length: int = 80) -> str:
-    """A short printable form of a value that came from outside; strings stay bare."""
+    """A short printable form of a value that came from outside; strings get no quotes."""
     try:
         text = value if isinstance(value, str) else repr(value)
     except RecursionError:  # msgpack reads deeper nesting than Python prints
@@ -109,7 +109,7 @@ def unpack_map(data: BytesLike, limit: int) -> dict[str, Any]:
     """Read a header: one msgpack map with string keys.
 
     Raises:
-        WireError: over the limit, not msgpack, not a map.
+        WireError: it is over the limit, not msgpack, or not a map.
     """
     size = len(data)
     if size > limit:
@@ -174,7 +174,7 @@ def take_list(header: Mapping[str, Any], key: str, longest: int = 1024) -> list[
 
 
 def take_version(header: Mapping[str, Any]) -> None:
-    """Refuse any protocol version but this one."""
+    """Refuse every protocol version except this one."""
     version = header.get("version")
     if type(version) is not int or version != PROTOCOL_VERSION:
         raise WireError(Reason.WRONG_VERSION, f"version {PROTOCOL_VERSION}", _came(header, "version"))

@@ -1,9 +1,9 @@
-"""The control channel: short questions to a node and its answers, one msgpack map each.
+"""The control channel: short requests to a node and its answers, one msgpack map each.
 
-A request is ``{version, op, id, ...}``, its answer the same with more, or ``{version, op: "error", id, detail}``.
-``probe`` carries ``sent_ns`` (asker's clock) and is answered with ``received_ns`` and ``replied_ns`` (node's clock).
-``swap`` carries ``path``, a bundle or engine on the node's machine, and is answered with ``bundle``, its hash, once the
-node has gone on with it.
+A request is ``{version, op, id, ...}``. Its answer repeats these keys and adds to them, or is
+``{version, op: "error", id, detail}``. ``probe`` carries ``sent_ns`` (the client's clock) and is answered with
+``received_ns`` and ``replied_ns`` (the node's clock). ``swap`` carries ``path``, a bundle or engine on the node's
+machine, and is answered with ``bundle``, its hash, as soon as the node decides with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import msgpack
 
-from runtime.transport.clock_offset import Probe
 from runtime.wire.checks import (
     PROTOCOL_VERSION,
     BytesLike,
@@ -31,12 +30,34 @@ CONTROL_BYTES = 4096
 _ANY = -(2**63)
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One round trip of a probe; times in ns.
+
+    Attributes:
+        sent_ns: when the request left, sensor clock.
+        received_ns: when the node received it, node clock.
+        replied_ns: when the node answered, node clock.
+        returned_ns: when the answer arrived, sensor clock.
+    """
+
+    sent_ns: int
+    received_ns: int
+    replied_ns: int
+    returned_ns: int
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Bounds of the offset, sensor minus node: it is not below the first and not above the second."""
+        return self.sent_ns - self.received_ns, self.returned_ns - self.replied_ns
+
+
 def probe_request(number: int, sent_ns: int) -> bytes:
     """Ask a node for its time.
 
     Args:
-        number: to know the answer by.
-        sent_ns: now, on the asker's clock.
+        number: identifies the answer.
+        sent_ns: now, on the client's clock.
     """
     request = {"version": PROTOCOL_VERSION, "op": "probe", "id": number, "sent_ns": sent_ns}
     packed: bytes = msgpack.packb(request)
@@ -47,7 +68,7 @@ def swap_request(number: int, path: str) -> bytes:
     """Ask a node to go on with another bundle.
 
     Args:
-        number: to know the answer by.
+        number: identifies the answer.
         path: of a bundle or compiled engine, as the node sees it.
     """
     packed: bytes = msgpack.packb({"version": PROTOCOL_VERSION, "op": "swap", "id": number, "path": path})
@@ -56,14 +77,14 @@ def swap_request(number: int, path: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody asks of a node.
+    """A request as the node reads it.
 
     Attributes:
-        number: to answer to.
+        number: the answer repeats it.
         op: ``probe`` or ``swap``.
         sent_ns: of ``probe``.
         path: of ``swap``.
-        fault: what is wrong with the request; empty where nothing is.
+        fault: what is wrong with the request; empty if nothing is.
     """
 
     number: int
@@ -74,7 +95,7 @@ class Request:
 
 
 def read_request(request: BytesLike) -> Request | None:
-    """A request as it came; None where it has no number to answer to: it is dropped."""
+    """Read a request; None if it has no number, so that it cannot be answered."""
     try:
         asked = unpack_map(request, CONTROL_BYTES)
         number = take_int(asked, "id")
@@ -93,27 +114,27 @@ def read_request(request: BytesLike) -> Request | None:
 
 
 def probe_answer(request: Request, received_ns: int, replied_ns: int) -> bytes:
-    """The node's time, for whoever asked for it."""
+    """Answer a probe with the node's time."""
     return _packed(
         request, op="probe", sent_ns=request.sent_ns, received_ns=received_ns, replied_ns=replied_ns
     )
 
 
 def swap_answer(request: Request, bundle: str) -> bytes:
-    """The node has gone on with the bundle of this hash."""
+    """Answer that the node decides with the bundle of this hash now."""
     return _packed(request, op="swap", bundle=bundle)
 
 
 def error_answer(request: Request, detail: str) -> bytes:
-    """The node does not do it, and why."""
+    """Answer that the node does not follow a request, and why."""
     return _packed(request, op="error", detail=detail.encode()[:1024].decode(errors="ignore"))
 
 
 def read_swap(reply: BytesLike) -> tuple[int, str, str]:
-    """The number of a swap's answer, the bundle's hash, and what went wrong instead (one of the two is empty).
+    """Read the answer to a swap: its number, the bundle's hash, and what went wrong (one of the last two is empty).
 
     Raises:
-        WireError: something else came.
+        WireError: the answer is another one, or malformed.
     """
     header = unpack_map(reply, CONTROL_BYTES)
     take_version(header)
@@ -127,10 +148,10 @@ def read_swap(reply: BytesLike) -> tuple[int, str, str]:
 
 
 def read_probe(reply: BytesLike, returned_ns: int) -> tuple[int, Probe]:
-    """The number and the round trip of an answered probe.
+    """Read the answer to a probe: its number and the whole round trip.
 
     Raises:
-        WireError: something else came.
+        WireError: the answer is another one, or malformed.
     """
     header = unpack_map(reply, CONTROL_BYTES)
     take_version(header)

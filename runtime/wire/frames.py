@@ -40,7 +40,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 _ENCODING = "raw"
 _FORMS = 64
-"""Different headers that a decoder remembers; a node needs one per sensor."""
+"""Different kinds of header that a decoder remembers; a node needs one per sensor."""
 _DEFAULT_LIMITS = Limits()
 
 
@@ -51,7 +51,7 @@ class Clock:
     Attributes:
         id: name of the clock; ``monotonic`` is the node machine's CLOCK_MONOTONIC, which all its processes share.
         offset_ns: that clock minus the node's clock; node time = capture_ns - offset_ns.
-        uncertainty_ns: half-width of what is known of the offset; 0 on the node's own machine.
+        uncertainty_ns: the true offset is at most this far away; 0 on the node's own machine.
     """
 
     id: str = "monotonic"
@@ -100,15 +100,15 @@ def encode_frame(
     Args:
         rig: name of the rig.
         modality: name of the modality in the rig.
-        sequence: this message's number, from 0, one more than the last.
+        sequence: number of the message; counts up from 0 by one.
         samples: (n, *sample_shape) of uint8, uint16, int16 or float32, time first: one image is (1, H, W, 3).
         capture_ns: capture time of the newest sample, on ``clock``.
         unit: unit of the samples, as in the rig.
         clock: the clock of ``capture_ns``.
 
     Returns:
-        Topic, header and payload; the payload is a view of ``samples`` when that is C-contiguous, so send it (or
-        copy it) before the array changes.
+        Topic, header and payload. The payload is a view of ``samples`` if that is C-contiguous: send it (or copy it)
+        before the array changes.
 
     Raises:
         WireError: a dtype that the wire does not carry, or samples without a time axis.
@@ -138,15 +138,15 @@ def encode_frame(
 def decode_frame(parts: Sequence[Any], limits: Limits = _DEFAULT_LIMITS) -> Frame:
     """Read a frame message; the samples are a view of the payload, nothing is copied.
 
-    Only what the bytes alone decide is checked; whether the rig expects such a frame is the pipeline's business.
-    Unknown header keys are ignored, so that later versions may add some.
+    Only what the bytes alone decide is checked; the pipeline checks whether the rig expects such a frame. Unknown
+    header keys are ignored, so that later versions may add some.
 
     Args:
         parts: topic, header, payload: bytes, memoryviews or ``zmq.Frame``.
         limits: sizes above these are refused before anything is parsed.
 
     Raises:
-        WireError: and nothing else, whatever the bytes.
+        WireError: the message is malformed. No bytes raise anything else.
     """
     topic, head, payload = three_parts(parts)
     if payload.nbytes > limits.payload_bytes:
@@ -175,7 +175,7 @@ def decode_frame(parts: Sequence[Any], limits: Limits = _DEFAULT_LIMITS) -> Fram
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What the headers of a stream all say, checked once."""
+    """What is the same in all headers of one sensor; checked once."""
 
     topic: bytes
     rig: str
@@ -187,14 +187,15 @@ class _Form:
 
 
 class FrameDecoder:
-    """:func:`decode_frame` with a memory: what a header says again is not checked again.
+    """:func:`decode_frame` with a memory: the unchanging part of a sensor's headers is checked only once.
 
-    A sensor's headers differ in ``sequence``, ``capture_ns`` and ``clock`` only. What is left of one, packed again, is
-    looked up among what passed before; everything else, and all that is wrong, goes through :func:`decode_frame`.
+    A sensor's headers differ only in ``sequence``, ``capture_ns`` and ``clock``. The rest of a header is packed again
+    and looked up among those that passed before. A header that is not found there, or is malformed, goes through
+    :func:`decode_frame`.
     """
 
     def __init__(self, limits: Limits = _DEFAULT_LIMITS) -> None:
-        """Begin without a memory.
+        """Begin with an empty memory.
 
         Args:
             limits: sizes above these are refused before anything is parsed.
@@ -206,7 +207,7 @@ class FrameDecoder:
         """As :func:`decode_frame`.
 
         Raises:
-            WireError: and nothing else, whatever the bytes.
+            WireError: the message is malformed. No bytes raise anything else.
         """
         if len(parts) != 3 or len(parts[1]) > self._limits.header_bytes:
             return decode_frame(parts, self._limits)
@@ -214,23 +215,23 @@ class FrameDecoder:
             header = msgpack.unpackb(parts[1], raw=False, strict_map_key=True)
             sequence, capture_ns = header.pop("sequence"), header.pop("capture_ns")
             clock = header.pop("clock")
-            said = msgpack.packb(header)
+            unchanging = msgpack.packb(header)
         except (*UNPACK_FAILURES, KeyError, AttributeError):
             return decode_frame(parts, self._limits)
-        form = self._forms.get(said)
+        form = self._forms.get(unchanging)
         if form is None or parts[0] != form.topic or len(parts[2]) != form.nbytes:
-            return self._remember(said, decode_frame(parts, self._limits))
+            return self._remember(unchanging, decode_frame(parts, self._limits))
         if not _is_count(sequence) or not _is_count(capture_ns) or type(clock) is not dict:
             return decode_frame(parts, self._limits)
         samples = np.frombuffer(parts[2], form.dtype).reshape(form.shape)
         clock = _take_clock(clock, self._limits)
         return Frame(form.rig, form.modality, sequence, capture_ns, clock, form.unit, samples)
 
-    def _remember(self, said: bytes, frame: Frame) -> Frame:
+    def _remember(self, unchanging: bytes, frame: Frame) -> Frame:
         if len(self._forms) >= _FORMS:
             self._forms.clear()
         samples, topic = frame.samples, frame_topic(frame.rig, frame.modality)
-        self._forms[said] = _Form(
+        self._forms[unchanging] = _Form(
             topic, frame.rig, frame.modality, frame.unit, samples.dtype, samples.shape, samples.nbytes
         )
         return frame
@@ -255,7 +256,7 @@ def _take_samples(header: dict[str, Any], payload: memoryview, limits: Limits) -
     if dtype is None:
         raise WireError(Reason.WRONG_DTYPE, f"one of {list(DTYPES)}", name)
     shape = take_list(header, "shape")
-    # Every axis at least 1: an empty frame says nothing, and 0 would hide any other axis from the length check.
+    # Every axis is at least 1: an empty frame has no content, and a 0 would hide any other axis from the length check.
     if not 1 <= len(shape) <= limits.dimensions or any(type(n) is not int or n < 1 for n in shape):
         raise WireError(
             Reason.WRONG_SHAPE,

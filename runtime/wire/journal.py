@@ -1,8 +1,8 @@
 """The journal: every input of a node's pipeline, in order, so that a recording can be run again to the same decisions.
 
-A pipeline decides from (events, now) alone. The node publishes those events while somebody subscribes to
-``journal/``: the frames as they came with the time they came at, and the calls between them. Topics are
-``journal/<call>``, for frames ``journal/frame/<modality>`` (``journal/frame/`` where the modality could not be told).
+A pipeline decides from (events, now) alone. While somebody subscribes to ``journal/``, the node publishes those events:
+each frame as it came, with its time of arrival, and the calls between frames. Topics are ``journal/<call>``; for frames
+``journal/frame/<modality>``, or ``journal/frame/`` if the modality could not be read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WITH_SETTINGS = ("begin", "bundle")
 
 _LIMITS = Limits(header_bytes=64 * 1024)
 _KEPT = (1024, 8192, 4 * 1024 * 1024 + 1)
-"""Bytes kept of each part of a frame: beyond the wire's own limits, so that what was refused is refused again."""
+"""Bytes kept of each part of a frame: more than the wire allows, so that a replay refuses what the node refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class JournalEntry:
 
     Attributes:
         call: ``begin`` (a run's settings, sent again to every new subscriber), ``frame`` (a message came), ``windows``
-            (windows that were due were cut), ``evidence`` (one was encoded), ``encode_failed``, ``tick``,
+            (the windows that were due were taken), ``evidence`` (a window was encoded), ``encode_failed``, ``tick``,
             ``bundle`` (the node went on with another one).
         order: counts the inputs of a run from 0; ``begin`` has the number of the next one. A gap is a loss.
-        at_ns: the time the pipeline was told, node clock.
-        number: counts the entries of its topic from 0; a gap tells whose loss it was.
-        modality: of ``frame``, ``evidence`` and ``encode_failed``; empty where it could not be told.
-        capture_ns: of ``evidence``: which window it is of.
+        at_ns: the time that the pipeline was given, node clock.
+        number: counts the entries of its topic from 0; a gap shows which topic lost an entry.
+        modality: of ``frame``, ``evidence`` and ``encode_failed``; empty if it could not be read.
+        capture_ns: of ``evidence``: capture time of its window.
         detail: of ``encode_failed``, the error.
         parts: of ``frame``: the message as it came; views of what was received.
         settings: of ``begin``: rig (as JSON types), bundle, backend, start_ns, compare, wall_ns; of ``bundle``: bundle,
@@ -104,7 +104,7 @@ def decode_entry(parts: Sequence[Any]) -> JournalEntry:
     """Read an entry.
 
     Raises:
-        WireError: and nothing else, whatever the bytes.
+        WireError: the message is malformed. No bytes raise anything else.
     """
     topic, head, payload = three_parts(parts)
     header = unpack_map(head, _LIMITS.header_bytes)
@@ -134,5 +134,5 @@ def _take_parts(header: Mapping[str, Any], payload: memoryview) -> tuple[BytesLi
     count, first = take_int(header, "count", 0, 64), take_list(header, "parts", 2)
     if any(type(p) is not bytes for p in first) or len(first) != min(count, 2):
         raise WireError(Reason.BAD_HEADER, "parts: an array of byte strings", shorten(first))
-    # Parts beyond the third are not kept: that there were too many is all that a decoder wants to know of them.
+    # Parts beyond the third are not kept: a decoder only needs to know that there were too many.
     return (*first, *((payload,) if count > 2 else ()), *(b"" for _ in range(3, count)))

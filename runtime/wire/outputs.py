@@ -1,4 +1,4 @@
-"""Outputs: what the node publishes: decisions, health events, observations, its statistics."""
+"""Outputs: the messages that the node publishes: decisions, health events, observations and statistics."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ModalityReport:
     """One modality's part in a decision.
 
     Attributes:
-        state: waiting, live, late, missing, frozen or corrupt.
+        state: waiting, live, late, missing, frozen, corrupt, bad_clock or implausible.
         reason: why it is not live; empty while live.
         age_ms: age of its newest evidence at the tick, from capture; None before the first.
         weight: the presence value that fusion was given, 0 or 1.
@@ -77,7 +77,7 @@ class Decision:
         tick: number of the tick; a missed tick leaves a gap.
         deadline_ns: when the tick was due, on the node's clock.
         published_ns: when it was sent.
-        capture_ns: capture time of the newest sample it stands on, node clock; None if no modality is present.
+        capture_ns: capture time of the newest sample that it stands on, node clock; None if no modality is present.
         label: the most probable class.
         probabilities: class -> calibrated probability, in the bundle's order of classes.
         entropy: of the probabilities, in nats.
@@ -85,7 +85,7 @@ class Decision:
         fill: the fill policy: impute, hold or zero.
         modalities: modality -> its report.
         latency_ms: stage -> milliseconds.
-        compare: other fill policies -> what they would have said.
+        compare: other fill policy -> what it would have decided.
     """
 
     rig: str
@@ -138,8 +138,8 @@ class Observation:
         stream: ``imputed`` or ``best``.
         tick: the decision it belongs to.
         published_ns: when it was sent, node clock.
-        imputed: True if the model made it; False only if it was measured.
-        sources: the modalities it was made from.
+        imputed: True if the model estimated it; False only if it was measured.
+        sources: the modalities that it was estimated from; the modality itself if it was measured.
         unit: unit of the values.
         values: float32 in the bundle's observation shape.
     """
@@ -158,13 +158,13 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What the node counted and how long its stages took, since it was started (topic ``statistics``).
+    """The node's counters and the durations of its stages, since its start (topic ``statistics``).
 
     Attributes:
         rig: name of the rig.
         bundle: hash of the model's manifest.
         at_ns: when it was counted, node clock.
-        values: as of :meth:`runtime.node.node.Node.statistics`: plain maps of numbers and words, ready for JSON.
+        values: those of :meth:`runtime.node.node.Node.statistics`: plain maps of numbers and words, ready for JSON.
     """
 
     rig: str
@@ -177,13 +177,13 @@ Output = Decision | HealthEvent | Observation | Statistics
 
 
 def encode_output(message: Output) -> list[BytesLike]:
-    """The three parts of a message of the node: topic, msgpack header, payload (empty but for observations)."""
+    """The three parts of a message of the node: topic, msgpack header, payload (empty except for observations)."""
     if isinstance(message, Decision):
         return [FUSED, msgpack.packb(_decision_header(message)), b""]
     if isinstance(message, HealthEvent):
         header: dict[str, Any] = {"version": PROTOCOL_VERSION}
         header |= {name: getattr(message, name) for name in HealthEvent.__slots__}
-        header["detail"] = message.detail[:1024]  # an engine's words may be longer than readers take
+        header["detail"] = message.detail[:1024]  # an engine's error may be longer than what readers accept
         return [HEALTH, msgpack.packb(header), b""]
     if isinstance(message, Statistics):
         header = {"version": PROTOCOL_VERSION, "rig": message.rig, "bundle": message.bundle}
@@ -198,10 +198,10 @@ def encode_output(message: Output) -> list[BytesLike]:
 
 
 def decode_output(parts: Sequence[Any], limits: Limits = _OUTPUT_LIMITS) -> Output:
-    """Read a message of the node; which kind it is follows from the topic.
+    """Read a message of the node; its kind follows from the topic.
 
     Raises:
-        WireError: and nothing else, whatever the bytes.
+        WireError: the message is malformed. No bytes raise anything else.
     """
     topic, head, payload = three_parts(parts)
     if payload.nbytes > limits.payload_bytes:
@@ -228,7 +228,7 @@ def decode_output(parts: Sequence[Any], limits: Limits = _OUTPUT_LIMITS) -> Outp
 
 
 def _decision_header(d: Decision) -> dict[str, Any]:
-    # Written out: dataclasses.asdict is ten times slower and this runs on every tick.
+    # Written out by hand: dataclasses.asdict is ten times slower, and this runs on every tick.
     return {
         "version": PROTOCOL_VERSION,
         "rig": d.rig,

@@ -1,6 +1,7 @@
 """Topics: the first part of every message, and what ZeroMQ subscriptions match by prefix.
 
-A subscription to ``imputed/rgb`` also matches ``imputed/rgb2``; a subscriber compares the whole topic on arrival.
+A subscription to ``imputed/rgb`` also matches ``imputed/rgb2``, so a subscriber must compare the whole topic of a
+message.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ FUSED = b"fused"
 HEALTH = b"health"
 """One :class:`~runtime.wire.HealthEvent` per change of a modality's state."""
 IMPUTED_PREFIX = b"imputed/"
-"""``imputed/<modality>``: an :class:`~runtime.wire.Observation` per tick while there is time for it, made by the model
-from the *other* live modalities, so it can be held against the measurement."""
+"""``imputed/<modality>``: an :class:`~runtime.wire.Observation` per tick while there is time for it, estimated by the
+model from the *other* live modalities, so that it can be compared with the measurement."""
 STATISTICS = b"statistics"
 """One :class:`~runtime.wire.Statistics` per second, while somebody subscribes."""
 BEST_PREFIX = b"best/"

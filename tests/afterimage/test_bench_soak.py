@@ -25,7 +25,7 @@ from engines.bundle import load_manifest, save_manifest
 from runtime.core.accounting import Ledger
 from runtime.core.order import Place, StreamOrder
 from runtime.rig import load_rig
-from runtime.signals.sources import open_source
+from runtime.signals.opening import open_source
 from runtime.wire import FrameDecoder, Reason, decode_frame, encode_frame
 
 THRESHOLDS = {

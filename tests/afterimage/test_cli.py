@@ -1,7 +1,14 @@
+import io
+import json
+import logging
+import re
+from contextlib import redirect_stderr
+
 import pytest
 from typer.testing import CliRunner
 
 from afterimage.cli import app, main
+from configs.reading import config_path
 
 COMMANDS = (
     "demo", "train", "evaluate", "retrieve", "compile", "sense", "run", "watch", "record", "replay", "import", "doctor",
@@ -26,6 +33,12 @@ def test_every_command_explains_itself(command):
         (("train", "no-such-model", "--synthetic"), "no-such-model"),
         (("sense", "--faults", "{faults}"), "explode"),
         (("evaluate", "{tmp}", "--synthetic"), "manifest.json"),
+        (("run", "{bundle}", "--seconds", "0", "--json", "/proc/no/file.json"), "/proc/no/file.json"),
+        (("train", "--synthetic", "--out", "/proc/no"), "/proc/no"),
+        (
+            ("train", "{model}", "--synthetic", "--out", "{tmp}/run"),
+            "all of ['rgb', 'depth', 'audio', 'eeg'] must",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it_and_exit_code_2(
@@ -33,7 +46,11 @@ def test_a_mistake_is_one_line_that_names_it_and_exit_code_2(
 ):
     faults = tmp_path / "faults.yaml"
     faults.write_text("faults: [{kind: explode, modalities: [rgb], start_s: 0, end_s: 1}]")
-    filled = [a.format(tmp=tmp_path, bundle=tiny_bundle, faults=faults) for a in arguments]
+    model = tmp_path / "unconnected.yaml"
+    model.write_text(
+        re.sub(r"pairs: .*", "pairs: [[rgb, depth]]", config_path("models", "associators").read_text())
+    )
+    filled = [a.format(tmp=tmp_path, bundle=tiny_bundle, faults=faults, model=model) for a in arguments]
     monkeypatch.setattr("sys.argv", ["afterimage", *filled])
     with pytest.raises(SystemExit) as end:
         main()
@@ -53,3 +70,37 @@ def test_watch_says_when_nothing_comes(tmp_path):
     result = CliRunner().invoke(app, ["watch", "--endpoint", f"ipc://{tmp_path}/none", "--seconds", "0.2"])
     assert result.exit_code == 1
     assert "afterimage run" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "levels"),
+    [
+        ((), ["INFO", "WARNING"]),
+        (("-v", "+"), ["DEBUG", "INFO", "WARNING"]),
+        (("+", "-v"), ["DEBUG", "INFO", "WARNING"]),
+        (("-q", "+"), ["WARNING"]),
+        (("+", "--quiet"), ["WARNING"]),
+        (("-q", "+", "-q"), []),
+        (("-qq", "+", "-vv"), ["INFO", "WARNING"]),
+    ],
+    ids=" ".join,
+)
+def test_logging_options_count_before_and_after_the_subcommand(arguments, levels, tmp_path):
+    """``+`` stands for the subcommand."""
+    command = ["watch", "--terminal", "--seconds", "0", "--endpoint", f"ipc://{tmp_path}/none"]
+    given = [*arguments] if "+" in arguments else [*arguments, "+"]
+    place = given.index("+")
+    CliRunner().invoke(app, [*given[:place], *command, *given[place + 1 :], "--log-json"])
+    stderr = io.StringIO()
+    with redirect_stderr(stderr):
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+            logging.getLogger("afterimage.test").log(level, "a line")
+    assert [json.loads(line)["level"] for line in stderr.getvalue().splitlines()] == levels
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "sense", "watch", "record", "replay", "demo", "bridge lsl", "bridge ros2"]
+)
+def test_a_long_running_command_shows_its_logging_options(command):
+    output = CliRunner().invoke(app, [*command.split(), "--help"]).output
+    assert all(option in output for option in ("--verbose", "--quiet", "--log-json"))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from process_under_test import Ended, afterimage, run_to_end
 
 
-def compile_command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "afterimage", "compile", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+def compile_command(*arguments: object, code: int = 0) -> Ended:
+    return run_to_end(afterimage("compile", *arguments), codes=[code])
 
 
 def test_it_says_what_was_made_and_how_it_was_checked(tiny_bundle: Path, tmp_path: Path) -> None:
     done = compile_command(tiny_bundle, "--out", tmp_path / "engine")
-    assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"engine: {tmp_path / 'engine'}"
     assert lines[1] == "precision: fp32"
@@ -31,7 +28,6 @@ def test_it_says_what_was_made_and_how_it_was_checked(tiny_bundle: Path, tmp_pat
 def test_json_for_scripts_is_all_there_is_on_stdout(tiny_bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="int8 rewrites graphs with onnx")
     done = compile_command(tiny_bundle, "--precision", "int8", "--out", tmp_path / "engine", "--json", "-")
-    assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["engine"] == str(tmp_path / "engine")
     assert record["precision"] == record["target"]["precision"] == "int8"
@@ -52,8 +48,7 @@ def test_json_for_scripts_is_all_there_is_on_stdout(tiny_bundle: Path, tmp_path:
 def test_what_cannot_be_is_one_line_and_exit_code_2(
     tiny_bundle: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    done = compile_command(tiny_bundle, *arguments, "--out", tmp_path / "engine")
-    assert done.returncode == 2
+    done = compile_command(tiny_bundle, *arguments, "--out", tmp_path / "engine", code=2)
     assert done.stdout == ""
     assert done.stderr.startswith("afterimage: ")
     assert done.stderr.count("\n") == 1

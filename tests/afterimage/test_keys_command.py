@@ -46,8 +46,11 @@ def test_from_a_pair_to_an_admitted_key_and_back(folder: Path, tmp_path: Path) -
     }
     keys("revoke", "head-camera", "--role", "sensor")
     assert "head-camera" not in keys("list")
+    keys("allow", "camera", "--role", "operator")
+    keys("revoke", "camera", "--role", "operator")
+    assert "operator" not in keys("list")
     keys("revoke", "camera")
-    assert "nobody is admitted" in keys("list")
+    assert "no key is admitted" in keys("list")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from afterimage.demo.report import json_ready, live_report
 from afterimage.watching import PageOptions
 from engines.opening import open_session
 from runtime.signals.faults import Fault, FaultSchedule
-from runtime.signals.sources import open_source
+from runtime.signals.opening import open_source
 
 
 @pytest.fixture(scope="module")

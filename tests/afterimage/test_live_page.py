@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from headless import Visit, chromium
+from process_under_test import ProcessUnderTest, afterimage
 from published_node import wait_until
 
 from afterimage.demo.switches import ProcessSwitches
-from runtime.sensors.process import SensorProcessError
+from runtime.sensors.supervisor import SensorProcessError
 
 pytest.importorskip(
     "uvicorn", reason="the page is served by uvicorn, of the `view` extra, which is not installed"
@@ -25,34 +22,12 @@ pytest.importorskip(
 
 
 @pytest.fixture
-def demo(tiny_bundle: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A running ``afterimage demo --live``, with nothing of it outside a temporary folder, and the page's address."""
-    # Not tmp_path: its length would not fit into the address of a Unix socket.
-    with tempfile.TemporaryDirectory(prefix="ai-") as folder, (Path(folder) / "said").open("w+") as said:
-        command = [sys.executable, "-m", "afterimage", "demo", "--live", "--synthetic", "--port", "0"]
-        environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
-        process = subprocess.Popen(
-            [*command, "--bundle", str(tiny_bundle)],
-            stdout=said,
-            stderr=said,
-            env=environment | {"XDG_RUNTIME_DIR": folder, "COLUMNS": "200"},
-            text=True,
-        )
-
-        def address() -> str | None:
-            text = (Path(folder) / "said").read_text()
-            assert process.poll() is None, text
-            found = re.search(r"http://127\.0\.0\.1:\d+/", text)
-            return found.group() if found and "Ctrl-C" in text else None
-
-        try:
-            yield process, wait_until(address, "the demo to say where its page is")
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(20)
-            finally:
-                process.kill()
+def demo(tiny_bundle: Path) -> Iterator[tuple[ProcessUnderTest, str]]:
+    """A running ``afterimage demo --live`` and the address of its page."""
+    command = afterimage("demo", "--live", "--synthetic", "--port", 0, "--bundle", tiny_bundle)
+    with ProcessUnderTest(command) as process:
+        process.wait_for("Ctrl-C")
+        yield process, process.wait_for(r"http://127\.0\.0\.1:\d+/").group()
 
 
 def metric(url: str, name: str) -> float | None:
@@ -61,7 +36,7 @@ def metric(url: str, name: str) -> float | None:
     return float(found.group(1)) if found else None
 
 
-def test_a_plug_is_pulled_on_the_page_and_put_back(demo: tuple[subprocess.Popen[str], str]) -> None:
+def test_a_plug_is_pulled_on_the_page_and_put_back(demo: tuple[ProcessUnderTest, str]) -> None:
     process, url = demo
     mark = "document.querySelector('#tile-depth .mark').checkVisibility()"
     with chromium() as browser, Visit(browser, url) as visit:
@@ -86,8 +61,7 @@ def test_a_plug_is_pulled_on_the_page_and_put_back(demo: tuple[subprocess.Popen[
         assert metric(url, 'afterimage_sensor_restarts_total{modality="rgb"}') == 0
         assert metric(url, "afterimage_messages_unaccounted") == 0
         assert visit.complaints == []
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
+    process.end(signal.SIGINT)
 
 
 class Group:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import tempfile
 import threading
 import time
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from curve_peers import KeyFolder, free_endpoint, until
+from process_under_test import ProcessUnderTest, run_to_end
+from running_node import RunningNode
 
 from engines.opening import open_session
 from runtime.node.node import Node
@@ -35,10 +36,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("client") / "node"
     shutil.copytree(CLIENT, folder, ignore=shutil.ignore_patterns("node_modules", "package-lock.json"))
     command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--prefer-offline"]
-    try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=120)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as e:
-        pytest.skip(f"npm cannot install the client's packages here: {str(e.stderr)[-300:]}")
+    command += ["--fetch-retries=0", "--fetch-timeout=30000"]
+    ended = run_to_end(command, codes=range(256), folder=folder)
+    if ended.code != 0:
+        pytest.skip(f"npm cannot install the client's packages here: {ended.stderr[-300:]}")
     return folder
 
 
@@ -53,20 +54,8 @@ def images_rig() -> Rig:
     return rig.model_copy(update={"sensors": rig.sensors[:2]})
 
 
-def start(folder: Path, script: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        ["node", script, *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def output(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    out, errors = process.communicate(timeout=30)
-    assert process.returncode == 0, errors
-    return [json.loads(line) for line in out.splitlines()]
+def started(folder: Path, script: str, *arguments: object) -> ProcessUnderTest:
+    return ProcessUnderTest(["node", script, *map(str, arguments)], folder=folder)
 
 
 def play_rgb(rig: Rig, endpoint: str, stop: threading.Event) -> None:
@@ -80,23 +69,23 @@ def test_it_reads_decisions_and_feeds_a_live_node(
     client: Path, images_bundle: Path, endpoints: Endpoints
 ) -> None:
     rig, stop = images_rig(), threading.Event()
-    with open_session(images_bundle) as session, Node(rig, session, endpoints) as node:
-        reader = start(client, "decisions.mjs", "--endpoint", endpoints.decisions, "--count", "80")
-        publisher = start(client, "sensor.mjs", "--endpoint", endpoints.frames, "--seconds", "3")
-        threads = [
-            threading.Thread(target=node.run, args=(stop,)),
-            threading.Thread(target=play_rgb, args=(rig, endpoints.frames, stop)),
-        ]
-        for thread in threads:
-            thread.start()
+    player = threading.Thread(target=play_rgb, args=(rig, endpoints.frames, stop))
+    reading = ("--endpoint", endpoints.decisions, "--count", 80)
+    publishing = ("--endpoint", endpoints.frames, "--seconds", 3)
+    with (
+        open_session(images_bundle) as session,
+        RunningNode(Node(rig, session, endpoints)) as running,
+        started(client, "decisions.mjs", *reading) as reader,
+        started(client, "sensor.mjs", *publishing) as publisher,
+    ):
+        player.start()
         try:
-            assert output(publisher) == []
-            decisions = output(reader)
+            assert publisher.end().output == ""
+            decisions = [json.loads(line) for line in reader.end().stdout.splitlines()]
         finally:
             stop.set()
-            for thread in threads:
-                thread.join(10)
-        statistics = node.statistics()
+            player.join(10)
+        statistics = running.node.statistics()
     assert len(decisions) == 80
     ticks = [d["tick"] for d in decisions]
     assert ticks == sorted(set(ticks))
@@ -134,9 +123,9 @@ def test_it_speaks_with_keys(client: Path, tmp_path: Path) -> None:
     with (
         FrameReceiver(free_endpoint(), keys=folder.node) as frames,
         DecisionSender(free_endpoint(), keys=folder.node) as decisions,
+        started(client, "sensor.mjs", "--endpoint", frames.endpoint, "--seconds", 2, *keys) as publisher,
+        started(client, "decisions.mjs", "--endpoint", decisions.endpoint, "--count", 3, *keys) as reader,
     ):
-        publisher = start(client, "sensor.mjs", "--endpoint", frames.endpoint, "--seconds", "2", *keys)
-        reader = start(client, "decisions.mjs", "--endpoint", decisions.endpoint, "--count", "3", *keys)
         got: list[Any] = []
 
         def served() -> bool:
@@ -145,11 +134,11 @@ def test_it_speaks_with_keys(client: Path, tmp_path: Path) -> None:
             parts = frames.receive()
             if parts is not None:
                 got.append(decode_frame(parts))
-            return bool(got) and reader.poll() is not None
+            return bool(got) and reader.code is not None
 
         assert until(served, 15)
-        assert len(output(reader)) == 3
-        assert output(publisher) == []
+        assert len(reader.end().stdout.splitlines()) == 3
+        assert publisher.end().output == ""
         assert frames.refused() == decisions.refused() == {}
     assert got[0].modality == "depth"
     assert abs(got[0].capture_ns - time.monotonic_ns()) < 60e9, "Node.js stamps with the same clock"

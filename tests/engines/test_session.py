@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from process_under_test import python, run_to_end
 
 from engines.bundle import BundleError, pattern_key
 from engines.errors import EngineError, InputError
@@ -222,7 +220,4 @@ def test_backend_that_needs_compiling_says_how(tiny_bundle):
 def test_importing_the_session_costs_no_backend():
     heavy = ("onnxruntime", "torch", "cv2", "tensorrt_rtx", "cuda")
     code = f"import sys, engines.session, engines.compiling.compile; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.strip() == "[]"
+    assert run_to_end(python(code)).stdout.strip() == "[]"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from process_under_test import run_to_end
 
 pytest.importorskip("tensorrt_rtx", reason="the TensorRT-RTX extra is not installed")
 pytest.importorskip("onnx", reason="networks are made with onnx, which is not installed")
@@ -177,8 +176,7 @@ def test_damaged_engines_are_errors_and_not_crashes(tmp_path):
         "PYTHONPATH": str(Path(tensorrt.__file__).parents[2]),
         "AFTERIMAGE_CACHE": str(tmp_path / "cache"),
     }
-    done = subprocess.run(command, env={**os.environ, **paths}, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_to_end(command, environment=paths, seconds=240)
     refused, loaded = map(int, re.findall(r"\d+", done.stdout))
     assert refused + loaded == 60
     assert refused >= 20  # those that are truncated

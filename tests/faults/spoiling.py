@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.rig import Rig, SensorSpec
-from runtime.transport.sockets import MAX_PARTS, FrameSender
+from runtime.transport.bounded_socket import MAX_PARTS
+from runtime.transport.sockets import FrameSender
 from runtime.wire import encode_frame
 
 FAULTY_MESSAGES = 39

@@ -7,15 +7,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from commands import Command, run_arguments
-from running_node import RunningNode
+from process_under_test import ProcessUnderTest, afterimage, node_command
+from running_node import Reading, RunningNode
 from spoiling import SpoilingSensors, drop
 
 from engines.errors import EngineError
@@ -23,63 +21,9 @@ from engines.opening import open_session
 from runtime.client import Client
 from runtime.node.node import Node
 from runtime.rig import Rig
-from runtime.sensors.process import spawn_sensors
+from runtime.sensors.supervisor import Supervisor
 from runtime.transport.endpoints import Endpoints
-from runtime.wire import Decision, HealthEvent, Output
-
-PATIENCE_S = 30.0
-
-
-class Reading:
-    """A client that keeps what it read."""
-
-    def __init__(self, rig: Rig, endpoints: Endpoints) -> None:
-        self.client = Client(rig, endpoint=endpoints.decisions)
-        self.messages: list[Output] = []
-
-    def until(self, live: set[str], after_tick: int = -1) -> Decision:
-        """The first decision after a tick at which just these modalities are live."""
-        end = time.monotonic() + PATIENCE_S
-        last = None
-        while time.monotonic() < end:
-            message = self.client.receive(0.5)
-            if message is None:
-                continue
-            self.messages.append(message)
-            if isinstance(message, Decision):
-                last = message
-                if message.tick > after_tick and {m for m, n in message.presence.items() if n} == live:
-                    return message
-        raise AssertionError(f"waited {PATIENCE_S} s for {live} to be live; last {last}")
-
-    def states(self, modality: str, begin: int = 0) -> list[tuple[str, str]]:
-        """State and reason of every change after the start."""
-        events = [m for m in self.messages[begin:] if isinstance(m, HealthEvent) and m.modality == modality]
-        return [(e.state, e.reason) for e in events if e.reason != "started"]
-
-
-@contextmanager
-def running(node: Node) -> Iterator[dict[str, Any]]:
-    """A node in a thread; its statistics are there after the block."""
-    statistics: dict[str, Any] = {}
-    stop = threading.Event()
-    thread = threading.Thread(target=lambda: statistics.update(node.run(stop)))
-    thread.start()
-    try:
-        yield statistics
-    finally:
-        stop.set()
-        thread.join(20)
-        node.close()
-        assert not thread.is_alive()
-
-
-def stopped(pid: int, seconds: float) -> None:
-    """Hold a process up for a while."""
-    os.kill(pid, signal.SIGSTOP)
-    time.sleep(seconds)
-    os.kill(pid, signal.SIGCONT)
-
+from runtime.wire import Decision, HealthEvent
 
 BOTH = {"rgb", "depth"}
 
@@ -90,36 +34,32 @@ def test_a_sensor_that_is_held_up_or_killed_is_missing_until_it_is_back(
 ) -> None:
     with (
         open_session(images_bundle) as session,
-        spawn_sensors(("rgb", "depth"), endpoints.frames, data="synthetic") as sensors,
-        running(Node(cameras, session, endpoints)) as statistics,
+        Supervisor(cameras, endpoints.frames, together=True) as sensors,
+        RunningNode(Node(cameras, session, endpoints)) as reading,
     ):
         sensors.start()
-        reading = Reading(cameras, endpoints)
-        with reading.client:
-            reading.until(BOTH)
-            begin = len(reading.messages)
-            pid = sensors._processes["rgb"].popen.pid
-            if number == signal.SIGKILL:
-                sensors.kill("rgb")
-            else:
-                os.kill(pid, number)
-            reading.until({"depth"})
-            if number == signal.SIGKILL:
-                sensors.restart("rgb")
-            else:
-                os.kill(pid, signal.SIGCONT)
-            reading.until(BOTH)
-            reading.until(
-                BOTH, after_tick=next(m.tick for m in reversed(reading.messages) if isinstance(m, Decision))
-            )
-        states = reading.states("rgb", begin)
+        reading.read_live(BOTH)
+        begin = len(reading.messages)
+        pid = sensors.pid("rgb")
+        if number == signal.SIGKILL:
+            sensors.kill("rgb")
+        else:
+            os.kill(pid, number)
+        reading.read_live({"depth"})
+        if number == signal.SIGKILL:
+            sensors.restart("rgb")
+        else:
+            os.kill(pid, signal.SIGCONT)
+        back = reading.read_live(BOTH)
+        reading.read_live(BOTH, after_tick=back.tick)
+        states = reading.changes("rgb", begin)
     # What a stopped sensor captured before it was stopped may come late when it goes on.
     assert states[0] == ("missing", "silence")
     assert states[-1] == ("live", "recovered")
     assert {s for s, _ in states} <= {"missing", "late", "live"}
     # Late on a starved machine, and told; never missing.
-    assert "missing" not in dict(reading.states("depth", begin))
-    counters = statistics["messages"]
+    assert "missing" not in dict(reading.changes("depth", begin))
+    counters = reading.statistics["messages"]
     assert counters["unaccounted"] == 0
     # A sensor held up for less than a second sends what it missed; a killed one begins where the plan is.
     assert number == signal.SIGSTOP or counters["modalities"]["rgb"]["lost"] > 0
@@ -130,20 +70,19 @@ def test_a_node_that_is_held_up_misses_its_ticks_and_finds_sensors_whose_message
     images_bundle: Path, cameras: Rig, cameras_file: str, endpoints: Endpoints
 ) -> None:
     with (
-        Command(*run_arguments(images_bundle, cameras_file, endpoints)) as node,
+        ProcessUnderTest(node_command(images_bundle, cameras_file, endpoints)) as node,
         SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0) as sensors,
+        Reading(cameras, endpoints.decisions) as reading,
     ):
-        reading = Reading(cameras, endpoints)
-        with reading.client:
-            before = reading.until(BOTH)
-            begin = len(reading.messages)
-            sensors.held_up_s = 0.0
-            stopped_ns = time.monotonic_ns()
-            stopped(node.popen.pid, 2.0)
-            first = reading.until(BOTH, after_tick=before.tick + 30)
-            reading.until(BOTH, after_tick=first.tick + 20)
-        states = {m: reading.states(m, begin) for m in ("rgb", "depth")}
-        decisions = [m for m in reading.messages[begin:] if isinstance(m, Decision)]
+        before = reading.read_live(BOTH)
+        begin = len(reading.messages)
+        sensors.held_up_s = 0.0
+        stopped_ns = time.monotonic_ns()
+        node.hold_up(2.0)
+        first = reading.read_live(BOTH, after_tick=before.tick + 30)
+        reading.read_live(BOTH, after_tick=first.tick + 20)
+        states = {m: reading.changes(m, begin) for m in ("rgb", "depth")}
+        decisions = reading.of(Decision, begin)
     assert [d.tick for d in decisions] == sorted({d.tick for d in decisions})
     assert reading.client.lost >= 30, "missed ticks leave gaps, they are not caught up"
     assert not any(state == "missing" for each in states.values() for state, _ in each), states
@@ -170,15 +109,15 @@ def test_wherever_in_its_loop_a_node_is_held_up_its_sensors_stay_live(
 
     with (
         open_session(images_bundle) as session,
-        RunningNode(Node(cameras, session, endpoints)) as running_node,
+        RunningNode(Node(cameras, session, endpoints)) as running,
         SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0) as sensors,
     ):
-        sockets = running_node.node._sockets
-        news, wait = sockets.news, sockets.wait
+        sockets = running.node._sockets
+        poll, wait = sockets.poll, sockets.wait
 
-        def slow_news(clock: Any) -> Any:
+        def slow_poll(clock: Any) -> Any:
             held_up("before it asks its sockets")
-            found = news(clock)
+            found = poll(clock)
             held_up("after it asked them")
             return found
 
@@ -186,14 +125,14 @@ def test_wherever_in_its_loop_a_node_is_held_up_its_sensors_stay_live(
             wait(remaining_ns)
             held_up("while it waits")
 
-        monkeypatch.setattr(sockets, "news", slow_news)
+        monkeypatch.setattr(sockets, "poll", slow_poll)
         monkeypatch.setattr(sockets, "wait", slow_wait)
-        before = running_node.read_states(rgb="live", depth="live")
-        begin = len(running_node.messages)
+        before = running.read_states(rgb="live", depth="live")
+        begin = len(running.messages)
         armed.set()
-        running_node.read_until(lambda m: isinstance(m, Decision) and m.tick > before.tick + 60)
-    assert running_node.statistics["messages"]["ticks"]["missed"] >= 35
-    events = [e for e in running_node.of(HealthEvent, begin) if e.reason != "started"]
+        running.read_until(lambda m: isinstance(m, Decision) and m.tick > before.tick + 60)
+    assert running.statistics["messages"]["ticks"]["missed"] >= 35
+    events = [e for e in running.of(HealthEvent, begin) if e.reason != "started"]
     # Where the sensors' own thread waits for a core, what they held back may not be there in time.
     assert not events or sensors.held_up_s > 0.1, events
 
@@ -202,39 +141,38 @@ def test_a_killed_node_that_is_started_again_goes_on_with_the_sensors_that_never
     images_bundle: Path, cameras: Rig, cameras_file: str, endpoints: Endpoints, tmp_path: Path
 ) -> None:
     path = tmp_path / "statistics.json"
-    arguments = [*run_arguments(images_bundle, cameras_file, endpoints), "--json", str(path)]
-    with spawn_sensors(BOTH, endpoints.frames, data="synthetic") as sensors:
-        reading = Reading(cameras, endpoints)
-        with reading.client:
-            with Command(*arguments) as killed:
-                killed.wait_said("decisions ipc://")
-                start_ns = sensors.start()
-                # So far that a decision of the next node is known by its number.
-                reading.until(BOTH, after_tick=60)
-                killed.end(signal.SIGKILL)
-                killed_ns = time.monotonic_ns()
-            # What it sent before is still on its way.
-            while (message := reading.client.receive(1.0)) is not None:
-                reading.messages.append(message)
-            last = max((m for m in reading.messages if isinstance(m, Decision)), key=lambda d: d.published_ns)
-            assert last.published_ns < killed_ns
-            lost = reading.client.lost
-            begin = len(reading.messages)
-            assert not path.exists()
-            for endpoint in (endpoints.frames, endpoints.decisions):
-                assert Path(endpoint.removeprefix("ipc://")).is_socket(), "left by the killed one"
-            with Command(*arguments) as again:
-                again.wait_said("decisions ipc://")
-                away_s = (time.monotonic_ns() - killed_ns) / 1e9
-                reading.until(BOTH)
-                reading.until(BOTH, after_tick=20)
-                lost = reading.client.lost - lost
-                code, _ = again.end(signal.SIGINT)
+    command = node_command(images_bundle, cameras_file, endpoints, "--json", path)
+    with (
+        Supervisor(cameras, endpoints.frames, together=True) as sensors,
+        Reading(cameras, endpoints.decisions) as reading,
+    ):
+        with ProcessUnderTest(command) as killed:
+            killed.wait_for("decisions ipc://")
+            start_ns = sensors.start()
+            # So far that a decision of the next node is known by its number.
+            reading.read_live(BOTH, after_tick=60)
+            killed.end(signal.SIGKILL, codes=[-signal.SIGKILL])
+            killed_ns = time.monotonic_ns()
+        # What it sent before is still on its way.
+        reading.read_what_waits(1.0)
+        last = max(reading.of(Decision), key=lambda d: d.published_ns)
+        assert last.published_ns < killed_ns
+        lost = reading.client.lost
+        begin = len(reading.messages)
+        assert not path.exists()
+        for endpoint in (endpoints.frames, endpoints.decisions):
+            assert Path(endpoint.removeprefix("ipc://")).is_socket(), "left by the killed one"
+        with ProcessUnderTest(command) as again:
+            again.wait_for("decisions ipc://")
+            away_s = (time.monotonic_ns() - killed_ns) / 1e9
+            reading.read_live(BOTH)
+            reading.read_live(BOTH, after_tick=20)
+            lost = reading.client.lost - lost
+            again.end(signal.SIGINT)
         sensors.check()
         ended_ns = time.monotonic_ns()
         published = sensors.stop()
-    assert code == 0, again.said
-    decisions = [m for m in reading.messages[begin:] if isinstance(m, Decision)]
+    decisions = reading.of(Decision, begin)
     assert decisions[0].tick < last.tick, "it counts its ticks anew"
     statistics = json.loads(path.read_text())
     counters = statistics["messages"]
@@ -243,8 +181,8 @@ def test_a_killed_node_that_is_started_again_goes_on_with_the_sensors_that_never
     assert lost <= counters["ticks"]["missed"]
     for modality in BOTH:
         # One process that played to the end, and never waited for a node that was not there.
-        (counts,) = published[modality]
-        assert counts["overrun"] == 0
+        (counts,) = published[modality]["processes"]
+        assert counts["source"]["overrun"] == 0
         assert counts["published"] >= (ended_ns - start_ns) / 1e9 * 30 - 10
         mine = counters["modalities"][modality]
         # Numbers that went on are no loss. While no node is there a sensor keeps 256 messages, 8.5 s of them.
@@ -269,39 +207,36 @@ def test_what_reads_may_hang_or_die_and_the_node_does_not_notice(
     path = tmp_path / "session.mcap"
     options = ["--rig", cameras_file, "--endpoint", endpoints.decisions]
     command = {
-        "recorder": ["record", str(path), *options],
-        "terminal": ["watch", "--json", *options],
-        "page": ["watch", "--no-browser", "--port", "0", *options],
+        "recorder": afterimage("record", path, *options),
+        "terminal": afterimage("watch", "--json", *options),
+        "page": afterimage("watch", "--no-browser", "--port", 0, *options),
     }[reader]
     with (
         open_session(images_bundle) as session,
         SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0) as sensors,
-        running(Node(cameras, session, endpoints)) as statistics,
-        Command(*command) as process,
+        RunningNode(Node(cameras, session, endpoints)) as reading,
+        ProcessUnderTest(command) as process,
     ):
-        reading = Reading(cameras, endpoints)
-        with reading.client:
-            if reader == "recorder":
-                process.wait_file(path, 300_000)
-            else:
-                process.wait_said("live page" if reader == "page" else '"decision"')
-            while (message := reading.client.receive(0)) is not None:
-                reading.messages.append(message)
-            before = reading.until(BOTH)
-            begin = len(reading.messages)
-            lost = reading.client.lost
-            process.popen.send_signal(number)
-            reading.until(BOTH, after_tick=before.tick + 30)
-            lost = reading.client.lost - lost
-            if number == signal.SIGSTOP:
-                process.popen.send_signal(signal.SIGCONT)
-                time.sleep(0.1)
-                assert process.popen.poll() is None
-        states = {m: reading.states(m, begin) for m in ("rgb", "depth")}
+        if reader == "recorder":
+            process.wait_for_file(path, 300_000)
+        else:
+            process.wait_for("live page" if reader == "page" else '"decision"')
+        reading.read_what_waits()
+        before = reading.read_live(BOTH)
+        begin = len(reading.messages)
+        lost = reading.client.lost
+        process.send_signal(number)
+        reading.read_live(BOTH, after_tick=before.tick + 30)
+        lost = reading.client.lost - lost
+        if number == signal.SIGSTOP:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+            assert process.code is None
+        states = {m: reading.changes(m, begin) for m in ("rgb", "depth")}
     # A starved machine makes sensors late by itself, and it is told; otherwise nothing may be.
     assert states == {"rgb": [], "depth": []} or sensors.held_up_s > 0.1, states
-    assert statistics["messages"]["unaccounted"] == 0
-    assert lost <= statistics["messages"]["ticks"]["missed"]
+    assert reading.statistics["messages"]["unaccounted"] == 0
+    assert lost <= reading.statistics["messages"]["ticks"]["missed"]
     if reader == "recorder" and number == signal.SIGKILL:
         from runtime.record.reader import read_recording
 
@@ -315,15 +250,13 @@ def test_a_reader_that_never_reads_costs_itself_alone(
         open_session(images_bundle) as session,
         SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0),
         Client(cameras, ("fused", "best/", "imputed/"), endpoint=endpoints.decisions, queue=1) as slow,
-        running(Node(cameras, session, endpoints)) as statistics,
+        RunningNode(Node(cameras, session, endpoints)) as reading,
     ):
-        reading = Reading(cameras, endpoints)
-        with reading.client:
-            before = reading.until(BOTH)
-            reading.until(BOTH, after_tick=before.tick + 60)
-            assert slow.receive(5) is not None, "it reads on when it wants to"
-    assert reading.client.lost <= statistics["messages"]["ticks"]["missed"]
-    assert statistics["messages"]["unaccounted"] == 0
+        before = reading.read_live(BOTH)
+        reading.read_live(BOTH, after_tick=before.tick + 60)
+        assert slow.receive(5) is not None, "it reads on when it wants to"
+    assert reading.client.lost <= reading.statistics["messages"]["ticks"]["missed"]
+    assert reading.statistics["messages"]["unaccounted"] == 0
 
 
 @pytest.mark.parametrize("call", ["encode", "fuse"])
@@ -352,22 +285,20 @@ def test_an_engine_call_that_raises_or_hangs(
         monkeypatch.setattr(session, call, once)
         with (
             SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0) as sensors,
-            running(Node(cameras, session, endpoints)) as statistics,
+            RunningNode(Node(cameras, session, endpoints)) as reading,
         ):
-            reading = Reading(cameras, endpoints)
-            with reading.client:
-                before = reading.until(BOTH)
-                begin = len(reading.messages)
-                armed.set()
-                after = reading.until(BOTH, after_tick=before.tick + 50)
-                reading.until(BOTH, after_tick=after.tick + 5)
+            before = reading.read_live(BOTH)
+            begin = len(reading.messages)
+            armed.set()
+            after = reading.read_live(BOTH, after_tick=before.tick + 50)
+            reading.read_live(BOTH, after_tick=after.tick + 5)
     assert not armed.is_set()
-    states = {m: reading.states(m, begin) for m in ("rgb", "depth")}
-    print(call, fault, states, "missed", statistics["messages"]["ticks"]["missed"])
-    assert statistics["messages"]["unaccounted"] == 0
-    assert statistics["errors"].get("encode_rgb" if call == "encode" else "fuse", {}).get("count", 0) == (
-        fault == "raises"
-    )
+    states = {m: reading.changes(m, begin) for m in ("rgb", "depth")}
+    print(call, fault, states, "missed", reading.statistics["messages"]["ticks"]["missed"])
+    assert reading.statistics["messages"]["unaccounted"] == 0
+    assert reading.statistics["errors"].get("encode_rgb" if call == "encode" else "fuse", {}).get(
+        "count", 0
+    ) == (fault == "raises")
     assert not any(
         state == "missing" and reason == "silence" for each in states.values() for state, reason in each
     )
@@ -376,6 +307,6 @@ def test_an_engine_call_that_raises_or_hangs(
         assert states["rgb"] in ([], [("missing", "encode_failed"), ("live", "recovered")])
         assert call == "encode" or states["rgb"] == []
     else:
-        assert statistics["messages"]["ticks"]["missed"] >= 30
+        assert reading.statistics["messages"]["ticks"]["missed"] >= 30
         # What came meanwhile was taken in before anybody was judged.
         assert states == {"rgb": [], "depth": []} or sensors.held_up_s > 0.1, states

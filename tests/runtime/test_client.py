@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.client import Client
+from runtime.client import Client, TopicError
 from runtime.transport.endpoints import EndpointError
 from runtime.transport.sockets import DecisionSender
 from runtime.wire import Decision, HealthEvent, Observation, Output, encode_output
@@ -93,7 +93,9 @@ def test_decisions_alone_are_easy_to_read_and_lost_ones_are_counted(endpoint: st
         assert client.lost == 3
 
 
-def test_garbage_is_counted_and_what_follows_is_read(endpoint: str) -> None:
+def test_garbage_is_counted_and_logged_and_what_follows_is_read(
+    endpoint: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with DecisionSender(endpoint) as sender, Client("commands-4", endpoint=endpoint) as client:
         connect(sender, [b"fused"])
         for parts in ([b"fused"], [b"fused", b"\xc1", b""], [b"fused"] * 50, [b"fusedish", b"\x80", b""]):
@@ -103,6 +105,10 @@ def test_garbage_is_counted_and_what_follows_is_read(endpoint: str) -> None:
         assert isinstance(got, Decision)
         assert got.tick == 7
         assert client.refused == 4
+    refusals = [r.getMessage() for r in caplog.records if r.name == "afterimage.client"]
+    assert [text.split(": ")[1] for text in refusals] == ["bad_parts", "bad_header", "bad_topic"], (
+        "each reason once"
+    )
 
 
 def test_waiting_ends_in_time_whether_or_not_there_is_a_node(endpoint: str) -> None:
@@ -151,7 +157,7 @@ def test_a_client_that_does_not_read_holds_a_bounded_queue_and_learns_what_it_lo
     "topic", ["", "fuse", "frame/commands-4/rgb", "imputed/lidar", "imputed", "best/rgb/"]
 )
 def test_an_unknown_topic_is_refused_with_those_that_exist(topic: str, endpoint: str) -> None:
-    with pytest.raises(ValueError, match=r"is not one of fused, health, imputed/.*'rgb', 'depth'"):
+    with pytest.raises(TopicError, match=r"is not one of fused, health, imputed/.*'rgb', 'depth'"):
         Client("commands-4", (topic,), endpoint=endpoint)
 
 

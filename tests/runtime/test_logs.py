@@ -5,12 +5,19 @@ from __future__ import annotations
 import io
 import json
 import logging
-import subprocess
 import sys
 
 import pytest
+from process_under_test import python, run_to_end
 
-from runtime.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, Throttle, configure_logging, throttled
+from runtime.logs import (
+    FORMAT_VARIABLE,
+    LEVEL_VARIABLE,
+    Throttle,
+    ThrottleFilter,
+    configure_logging,
+    throttled,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +39,7 @@ def record(created: float, key: str = "k", text: str = "refused %d", args: tuple
 
 
 def test_the_throttle_passes_one_record_per_key_and_counts_the_others():
-    throttle = Throttle(every_s=5.0)
+    throttle = ThrottleFilter()
     passed = [throttle.filter(record(t)) for t in (0.0, 0.1, 4.9)]
     last = record(5.0)
     assert passed == [True, False, False]
@@ -42,10 +49,35 @@ def test_the_throttle_passes_one_record_per_key_and_counts_the_others():
 
 
 def test_a_record_without_a_key_is_never_held_back():
-    throttle = Throttle()
+    throttle = ThrottleFilter()
     plain = logging.LogRecord("afterimage.node", logging.INFO, __file__, 1, "live", (), None)
     assert throttle.filter(plain)
     assert throttle.filter(plain)
+
+
+def test_a_crowd_of_keys_shares_one_line_and_costs_bounded_memory():
+    throttle = Throttle(5.0, capacity=10)
+    passed = [key for key in range(5000) if throttle.admit(key, key / 10_000) is not None]
+    assert passed == list(range(11)), "ten keys are told apart, all others share one line"
+    assert len(throttle._passed) == 11
+    assert throttle.admit("later", 100.0) == 0, "keys are fresh again when the crowd is gone"
+    assert len(throttle._passed) == 1
+
+
+def test_a_field_never_replaces_what_every_line_has():
+    stream = io.StringIO()
+    configure_logging(as_json=True, stream=stream)
+    logging.getLogger("afterimage.node").info("x", extra={"fields": {"level": "low", "unit": "uV"}})
+    line = json.loads(stream.getvalue())
+    assert (line["level"], line["unit"]) == ("INFO", "uV")
+
+
+def test_lines_go_to_the_stderr_of_the_moment(monkeypatch):
+    configure_logging()
+    now = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", now)
+    logging.getLogger("afterimage.node").info("live")
+    assert now.getvalue().endswith(" INFO afterimage.node: live\n")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +105,5 @@ def test_a_child_process_logs_as_its_parent_does():
         "import logging; from runtime.logs import configure_logging_as_parent as c; c();"
         "log = logging.getLogger('afterimage.sensors'); log.info('no'); log.warning('yes')"
     )
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    (line,) = child.stderr.splitlines()
+    (line,) = run_to_end(python(code)).stderr.splitlines()
     assert json.loads(line)["message"] == "yes"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
+from process_under_test import ProcessUnderTest, python
 
 from runtime.stopping import StopEvent
 
@@ -53,21 +54,15 @@ def test_it_may_be_set_while_it_is_being_set() -> None:
 
 
 def test_two_signals_shortly_after_one_another_end_a_process() -> None:
-    processes = [subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE) for _ in range(6)]
-    try:
+    with ExitStack() as stack:
+        processes = [stack.enter_context(ProcessUnderTest(python(WAITING))) for _ in range(6)]
         for i, process in enumerate(processes):
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
+            process.wait_for("ready")
             process.send_signal(signal.SIGTERM)
             end = time.perf_counter() + i * 2e-5
             while time.perf_counter() < end:
                 pass
             process.send_signal(signal.SIGINT)
-        # 0 where the handlers were still there for the second signal; else it ended what was ending anyway.
-        assert all(p.wait(10) in (0, -signal.SIGTERM, -signal.SIGINT, 130) for p in processes)
-    finally:
         for process in processes:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+            # 0 where the handlers were still there for the second signal; else it ended what was ending anyway.
+            process.end(codes=(0, -signal.SIGTERM, -signal.SIGINT, 130))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from process_under_test import afterimage, run_to_end
 from rich.console import Console
 
 from engines.opening import open_session
@@ -109,9 +108,5 @@ def test_a_checkpoint_of_another_build_is_named(run: Path, source: MomentSource,
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "afterimage", "evaluate", str(tmp_path), "--synthetic"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
+    done = run_to_end(afterimage("evaluate", tmp_path, "--synthetic"), codes=[2])
     assert "found none of manifest.json" in " ".join(done.stderr.split())

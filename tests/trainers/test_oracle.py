@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from runtime.signals.sources import find_data_dir
+from runtime.signals.opening import find_data_dir
 from trainers.evaluation.active_units import active_units, active_units_by_modality
 from trainers.evaluation.linear_probe import probe_accuracy
 from trainers.evaluation.oracle import as_images, load_or_train_oracle, train_oracle

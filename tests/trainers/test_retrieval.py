@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from process_under_test import afterimage, run_to_end
 from tiny_bundle import NAMES
 
 from engines.errors import InputError
@@ -118,23 +117,7 @@ def test_a_query_gives_recordings_once_and_refuses_what_is_not_there(tiny_bundle
 
 def test_on_the_command_line(tiny_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "found.json"
-    command = [
-        sys.executable,
-        "-m",
-        "afterimage",
-        "retrieve",
-        str(tiny_bundle),
-        "--from",
-        "rgb",
-        "--to",
-        "depth",
-    ]
-    done = subprocess.run(
-        [*command, "--synthetic", "--top", "3", "--json", str(out)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    command = afterimage("retrieve", tiny_bundle, "--from", "rgb", "--to", "depth", "--synthetic")
+    done = run_to_end([*command, "--top", "3", "--json", str(out)])
     assert "mean average precision" in done.stdout
     assert len(json.loads(out.read_text())["found"]) == 3

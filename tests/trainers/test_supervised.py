@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from runtime.signals.opening import find_data_dir
 from runtime.signals.recorded import RecordedSource
-from runtime.signals.sources import find_data_dir
 from trainers.configuration import SensorWindow
 from trainers.data.sampler import BatchSampler
 from trainers.evaluation.supervised import ReferenceClassifier, accuracy, predict, train_classifier

@@ -11,7 +11,7 @@ from engines.bundle import pattern_key, presence_patterns
 from engines.opening import open_session
 from engines.session import Session
 from runtime.signals.moments import MomentSource
-from runtime.signals.sources import open_source
+from runtime.signals.opening import open_source
 from trainers.configuration import load_model_config, shipped_models
 from trainers.evaluation.patterns import (
     collect_windows,

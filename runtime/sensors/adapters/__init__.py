@@ -1,1 +1,1 @@
-"""Adapters: one file per kind of source, each importing its library only when a sensor of that kind is opened."""
+"""Adapters: one file per kind of source, which imports its library only when a sensor of that kind is opened."""

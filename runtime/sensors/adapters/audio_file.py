@@ -10,14 +10,14 @@ from runtime.sensors.playhead import Player
 from runtime.sensors.sample_source import (
     PLAYBACK,
     Delivery,
-    Samples,
+    SampleBlock,
     SourceRefusedError,
     import_library,
 )
 
 
 class AudioFileSource:
-    """A sound file, played at its own rate; samples of 16 bits, whatever the file holds."""
+    """A sound file, played at its own rate, converted to 16-bit samples."""
 
     def __init__(self, options: AudioFileOptions, sensor: SensorSpec) -> None:
         self._options = options
@@ -42,7 +42,7 @@ class AudioFileSource:
         shape = () if channels == 1 else (channels,)
         return Delivery(shape, "int16", "pcm16", rate, live=False, description=f"{path}, {rate:g} Hz")
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next samples, about one message of them."""
         assert self._player is not None
         due = self._player.next(self._count, timeout_s)
@@ -50,7 +50,7 @@ class AudioFileSource:
             return None
         at, capture_ns, missed = due
         self._file.seek(at.start)
-        return Samples(self._file.read(at.stop - at.start, dtype="int16"), capture_ns, PLAYBACK, missed)
+        return SampleBlock(self._file.read(at.stop - at.start, dtype="int16"), capture_ns, PLAYBACK, missed)
 
     def close(self) -> None:
         """Close the file."""

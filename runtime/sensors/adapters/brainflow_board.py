@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from runtime.core.clock import nanoseconds
 from runtime.rig import SensorSpec
 from runtime.rig.source_options import BrainflowOptions
 from runtime.sensors.host_clocks import wall_clock
 from runtime.sensors.sample_source import (
     Delivery,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
     import_library,
@@ -23,7 +24,7 @@ _POLL_S = 0.004
 
 
 class BrainflowSource:
-    """The EEG channels of a board, microvolts as float32, with the stamps that BrainFlow gave them."""
+    """The EEG channels of a board, in microvolts as float32, with BrainFlow's stamps."""
 
     def __init__(self, options: BrainflowOptions, sensor: SensorSpec) -> None:
         self._options = options
@@ -40,7 +41,7 @@ class BrainflowSource:
         shim = lib.BoardShim
         shim.disable_board_logger()
         number = self._number(o.board)
-        # The playback board speaks for the one that was recorded.
+        # The playback board has the rate and channels of the board that was recorded.
         described = number if o.master_board is None else self._number(o.master_board)
         try:
             rate = shim.get_sampling_rate(described)
@@ -72,8 +73,8 @@ class BrainflowSource:
             description=shim.get_device_name(described),
         )
 
-    def read(self, timeout_s: float) -> Samples | None:
-        """What has come since the last call; BrainFlow is polled."""
+    def read(self, timeout_s: float) -> SampleBlock | None:
+        """All samples since the last call; BrainFlow cannot wait for samples, so it is polled."""
         end = time.monotonic() + timeout_s
         try:
             while not self._board.get_board_data_count():
@@ -84,7 +85,7 @@ class BrainflowSource:
         except self._library.BrainFlowError as e:
             raise SourceLostError("disconnected", f"board {self._options.board!r}: {e}") from e
         array = np.ascontiguousarray(data[self._rows].T, dtype=np.float32)
-        return Samples(array, round(float(data[self._stamps, -1]) * 1e9), wall_clock("brainflow"))
+        return SampleBlock(array, nanoseconds(float(data[self._stamps, -1])), wall_clock("brainflow"))
 
     def close(self) -> None:
         """Stop the stream and release the board."""
@@ -93,7 +94,7 @@ class BrainflowSource:
             try:
                 board.release_session()
             except self._library.BrainFlowError:
-                return  # there was nothing to release: the board is gone
+                return  # nothing to release: the board is gone
 
     def _number(self, board: int | str) -> int:
         if isinstance(board, int):
@@ -110,7 +111,7 @@ class BrainflowSource:
     def _names(self, described: int) -> tuple[str, ...] | None:
         try:
             names = tuple(self._library.BoardShim.get_eeg_names(described))
-        except self._library.BrainFlowError:  # a board whose electrodes are placed freely has none
+        except self._library.BrainFlowError:  # a board whose electrodes are placed freely has no names
             return None
         return names if len(names) == len(self._rows) else None
 

@@ -1,7 +1,7 @@
 """Cameras and video files, by OpenCV: RGB images.
 
-What OpenCV says is not believed: it reports success after an unplug, repeats old frames, or never returns. Its own
-timeouts are set where it has any; the rest is judged by the process around it (:mod:`runtime.sensors.capture`).
+OpenCV cannot be trusted when a device fails: it reports success after an unplug, repeats old frames, or never returns.
+Its own timeouts are set where it has any; :mod:`runtime.sensors.capture` judges everything else.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from runtime.core.clock import NS_PER_S
 from runtime.rig import SensorSpec
 from runtime.rig.source_options import CameraOptions
 from runtime.sensors.playhead import Playhead
@@ -23,28 +24,29 @@ from runtime.sensors.sample_source import (
     PLAYBACK,
     Delivery,
     EndOfSource,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
-    as_samples,
+    image_block,
 )
 from runtime.wire import Clock
 
 DRIVER = Clock("v4l2")
 """This machine's CLOCK_MONOTONIC, read by the kernel's driver when the first data of the image came."""
-_DRIVER_OLDEST_NS = 1_000_000_000
+_DRIVER_OLDEST_NS = NS_PER_S
+"""A driver's stamp that is older than this when the image comes is not believed."""
 _FASTEST_FPS = 1000.0
-"""What says more is a time base, not a rate."""
+"""A higher figure is a file's time base, not its frame rate."""
 
 
 class CameraSource:
-    """OpenCV's VideoCapture, live or of a file."""
+    """OpenCV's VideoCapture, of a device, a stream or a file."""
 
     def __init__(self, options: CameraOptions, sensor: SensorSpec) -> None:
         self._options = options
         self._name = sensor.modality
         device = options.device
-        # What is said of it goes to terminals and reports: without the password.
+        # Shown in terminals and reports, so without the password.
         self._shown = re.sub(r"//[^/@]*@", "//***@", device) if isinstance(device, str) else str(device)
         self._file = Path(device) if isinstance(device, str) and Path(device).is_file() else None
         self._capture: Any = None
@@ -54,8 +56,8 @@ class CameraSource:
         self.counts = {"loops": 0}
 
     def open(self) -> Delivery:
-        """Open it and take one image, which tells the shape."""
-        # Errors only: a camera that is away would fill the log with warnings.
+        """Open it and take one image, which shows the shape."""
+        # Errors only: OpenCV would warn at every attempt to open a camera that is away.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         capture = self._opened()
         ok, image = capture.read()
@@ -84,16 +86,16 @@ class CameraSource:
             description=f"{self._shown} {width}x{height} by {capture.getBackendName()}",
         )
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next image; a live camera's read takes as long as OpenCV takes."""
         if self._playhead is not None:
             return self._play(self._playhead, timeout_s)
-        self._first = None  # it waited since the camera was opened
+        self._first = None  # the image from opening is old by now
         ok, image = self._capture.read()
         now_ns = time.monotonic_ns()
         if not ok or image is None:
             raise SourceLostError("disconnected", f"camera {self._shown} gives no image any more")
-        return as_samples(self._rgb(image), *self._stamp(now_ns))
+        return image_block(self._rgb(image), *self._stamp(now_ns))
 
     def close(self) -> None:
         """Release the device."""
@@ -128,7 +130,7 @@ class CameraSource:
         return capture
 
     def _ask(self, capture: Any) -> None:
-        """Ask the driver for what the options say; what it makes of that shows in the images."""
+        """Ask the driver for what the options say; the images show what it really gives."""
         o = self._options
         wanted: list[tuple[int, float]] = [(cv2.CAP_PROP_BUFFERSIZE, 1)]
         if o.fourcc:
@@ -140,7 +142,7 @@ class CameraSource:
         for key, value in wanted:
             capture.set(key, value)
 
-    def _play(self, playhead: Playhead, timeout_s: float) -> Samples | None:
+    def _play(self, playhead: Playhead, timeout_s: float) -> SampleBlock | None:
         if self._first is None:
             self._first = self._next_of_file()
         due = playhead.wait(1, timeout_s)
@@ -148,12 +150,12 @@ class CameraSource:
             return None
         image, self._first = self._first, None
         capture_ns, missed = due
-        return as_samples(image, capture_ns, PLAYBACK, missed)
+        return image_block(image, capture_ns, PLAYBACK, missed)
 
     def _next_of_file(self) -> npt.NDArray[Any]:
         ok, image = self._capture.read()
         if not ok and self._options.loop:
-            # Opened again and not rewound: files that are cut short or have no index cannot be rewound.
+            # The file is opened again, because files that are cut short or lack an index cannot be rewound.
             self._capture.release()
             self._capture = self._opened()
             ok, image = self._capture.read()
@@ -168,7 +170,7 @@ class CameraSource:
         return image.copy()
 
     def _stamp(self, now_ns: int) -> tuple[int, Clock]:
-        """The driver's time of the image where it has one that can be true, else the time of arrival."""
+        """The driver's time of the image where it has a plausible one, else the time of arrival."""
         if self._driver_stamps:
             stamped_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
             if 0 <= now_ns - stamped_ns < _DRIVER_OLDEST_NS:

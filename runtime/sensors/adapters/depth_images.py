@@ -12,13 +12,13 @@ import numpy.typing as npt
 from runtime.rig import SensorSpec
 from runtime.rig.source_options import DepthImagesOptions
 from runtime.sensors.playhead import Player
-from runtime.sensors.sample_source import PLAYBACK, Delivery, Samples, SourceRefusedError, as_samples
+from runtime.sensors.sample_source import PLAYBACK, Delivery, SampleBlock, SourceRefusedError, image_block
 
 _ENDINGS = (".png", ".tif", ".tiff")
 
 
 class DepthImagesSource:
-    """The images of a folder in the order of their names. The files do not say their unit: the rig has to."""
+    """The images of a folder in the order of their names. The files do not state a unit, so the rig has to."""
 
     def __init__(self, options: DepthImagesOptions, sensor: SensorSpec) -> None:
         self._options = options
@@ -58,8 +58,8 @@ class DepthImagesSource:
             description=f"{len(self._files)} images in {folder}",
         )
 
-    def read(self, timeout_s: float) -> Samples | None:
-        """The next image; one that cannot be read, or is of another form, is counted and left out."""
+    def read(self, timeout_s: float) -> SampleBlock | None:
+        """The next image; one that cannot be read, or has another form than the first, is counted and left out."""
         assert self._player is not None
         due = self._player.next(1, timeout_s)
         if due is None:
@@ -72,7 +72,7 @@ class DepthImagesSource:
             self._gap = True
             return None
         gap, self._gap = self._gap, False
-        return as_samples(image, capture_ns, PLAYBACK, gap)
+        return image_block(image, capture_ns, PLAYBACK, gap)
 
     def close(self) -> None:
         """Nothing is held open."""

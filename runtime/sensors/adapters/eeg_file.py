@@ -15,14 +15,14 @@ from runtime.sensors.playhead import Player
 from runtime.sensors.sample_source import (
     PLAYBACK,
     Delivery,
-    Samples,
+    SampleBlock,
     SourceRefusedError,
     import_library,
 )
 
 
 class EegFileSource:
-    """A recorded EEG, played at its own rate; XDF is read whole, other files as they play."""
+    """A recorded EEG, played at its own rate; an XDF file is read whole, other files while they play."""
 
     def __init__(self, options: EegFileOptions, sensor: SensorSpec) -> None:
         self._options = options
@@ -47,17 +47,17 @@ class EegFileSource:
         self._count = max(1, round(self._sensor.period_s * rate))
         return delivery
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next samples, about one message of them."""
         assert self._player is not None
         due = self._player.next(self._count, timeout_s)
         if due is None:
             return None
         at, capture_ns, missed = due
-        return Samples(self._read(at), capture_ns, PLAYBACK, missed)
+        return SampleBlock(self._read(at), capture_ns, PLAYBACK, missed)
 
     def all_samples(self) -> npt.NDArray[Any]:
-        """Every sample of the open file at once, (n, channels), for those who do not play it."""
+        """Every sample of the open file at once, (n, channels), for an import."""
         return self._read(slice(None))
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class EegFileSource:
             ) from e
         self._read = lambda at: raw.get_data(start=at.start or 0, stop=at.stop, verbose="error").T
         names, kinds = tuple(raw.ch_names), raw.get_channel_types()
-        # MNE brings everything that is a voltage to volts.
+        # MNE converts every voltage to volts.
         units = ["V" if k in ("eeg", "eog", "ecg", "emg", "seeg", "ecog", "dbs") else None for k in kinds]
         return raw.n_times, Delivery(
             (len(names),),

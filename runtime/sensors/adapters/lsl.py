@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from runtime.core.clock import nanoseconds
 from runtime.rig import SensorSpec
 from runtime.rig.source_options import LslOptions
 from runtime.sensors.eeg_units import common_unit
 from runtime.sensors.host_clocks import clock_beside_monotonic
 from runtime.sensors.sample_source import (
     Delivery,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
     import_library,
@@ -21,17 +22,17 @@ from runtime.sensors.sample_source import (
 from runtime.wire import Clock
 
 _CORRECTION_UNCERTAINTY_NS = 1_000_000
-"""What liblsl states for its own correction; it keeps the round trips of its best probes to itself."""
+"""The uncertainty that liblsl states for its own correction; it does not report the round trips it measured."""
 _CORRECT_EVERY_S = 1.0
 _BUFFER_S = 10
 _OTHERS_S = 1.0
 
 
 class LslSource:
-    """One stream, with LSL's stamps and its correction of them.
+    """One stream, with LSL's stamps and LSL's correction of them.
 
-    liblsl's own recovery is off: it would hide that the outlet went away. The stream is resolved again instead, which
-    is counted.
+    liblsl's own recovery is off, because it would hide that the outlet went away. Instead the stream is resolved again,
+    and that is counted.
     """
 
     def __init__(self, options: LslOptions, sensor: SensorSpec) -> None:
@@ -49,7 +50,7 @@ class LslSource:
         self._library = import_library("mne_lsl.lsl", who)
         found = self._library.resolve_streams(timeout=self._options.resolve_s, **self._asked)
         if found and self._options.source_id is None:
-            # The search ends with the first answer; a second look finds those who answer later.
+            # The search ends with the first answer; a second one finds streams that answer later.
             found = self._library.resolve_streams(timeout=_OTHERS_S, minimum=2, **self._asked)
         asked = {k: v for k, v in self._asked.items() if v is not None}
         if not found:
@@ -77,10 +78,10 @@ class LslSource:
             description=f"{information.name} ({information.source_id}) from {information.hostname}",
         )
 
-    def read(self, timeout_s: float) -> Samples | None:
-        """What has come since the last call; waits for the first of it."""
+    def read(self, timeout_s: float) -> SampleBlock | None:
+        """All samples since the last call; waits for the first of them."""
         try:
-            # Asking for many waits for many: one is waited for, then the rest is taken.
+            # pull_chunk waits until it has as many samples as asked for: wait for one, then take the rest at once.
             data, stamps = self._inlet.pull_chunk(timeout=timeout_s, max_samples=1)
             if not len(stamps):
                 return None
@@ -91,9 +92,9 @@ class LslSource:
                 last = float(stamps[-1])
             if time.monotonic() - self._corrected_at > _CORRECT_EVERY_S:
                 self._correct()
-        except (RuntimeError, TimeoutError) as e:  # mne-lsl says so when liblsl lost the stream
+        except (RuntimeError, TimeoutError) as e:  # mne-lsl raises these when liblsl has lost the stream
             raise SourceLostError("disconnected", f"LSL stream lost: {e}") from e
-        return Samples(np.concatenate(parts), round(last * 1e9), self._clock)
+        return SampleBlock(np.concatenate(parts), nanoseconds(last), self._clock)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -103,9 +104,9 @@ class LslSource:
             del inlet
 
     def _correct(self) -> None:
-        """Ask how far the outlet's clock is from LSL's here, and that from CLOCK_MONOTONIC."""
-        correction_ns = round(self._inlet.time_correction(timeout=self._options.open_s / 4) * 1e9)
-        here = clock_beside_monotonic("lsl", lambda: round(self._library.local_clock() * 1e9))
+        """Measure the outlet's clock against LSL's clock here, and that one against CLOCK_MONOTONIC."""
+        correction_ns = nanoseconds(self._inlet.time_correction(timeout=self._options.open_s / 4))
+        here = clock_beside_monotonic("lsl", lambda: nanoseconds(self._library.local_clock()))
         self._clock = Clock(
             "lsl", here.offset_ns - correction_ns, here.uncertainty_ns + _CORRECTION_UNCERTAINTY_NS
         )

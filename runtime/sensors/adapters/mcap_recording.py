@@ -11,15 +11,15 @@ from runtime.record.reader import read_recording
 from runtime.record.writer import RecordingError
 from runtime.rig import SensorSpec
 from runtime.rig.source_options import RecordingOptions
-from runtime.sensors.sample_source import PLAYBACK, Delivery, EndOfSource, Samples, SourceRefusedError
+from runtime.sensors.sample_source import PLAYBACK, Delivery, EndOfSource, SampleBlock, SourceRefusedError
 from runtime.wire import Frame, JournalEntry, WireError, decode_frame
 
 _PAUSE_NS = NS_PER_S
-"""Between the last message and the first of the next round, at most."""
+"""The longest pause between the last message and the first one of the next round."""
 
 
 class RecordingSource:
-    """Frames at the distances in time at which they were captured; silences stay silences."""
+    """Plays frames at the intervals at which they were captured, silences included."""
 
     def __init__(self, options: RecordingOptions, sensor: SensorSpec) -> None:
         self._options = options
@@ -52,7 +52,7 @@ class RecordingSource:
             description=f"{self._modality} of {self._options.file}",
         )
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next frame, when it is due."""
         if self._next is None:
             self._begin_again()
@@ -67,7 +67,7 @@ class RecordingSource:
             time.sleep(ahead_ns / NS_PER_S)
         gap = self._last is not None and frame.sequence != self._last.sequence + 1
         self._last, self._next = frame, self._take()
-        return Samples(frame.samples, due_ns, PLAYBACK, gap)
+        return SampleBlock(frame.samples, due_ns, PLAYBACK, gap)
 
     def close(self) -> None:
         """Close the file."""

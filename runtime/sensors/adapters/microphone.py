@@ -1,7 +1,7 @@
 """Microphones, by PortAudio through sounddevice.
 
-PortAudio calls back with every block and says nothing when a device is pulled: the callbacks just stop. The age of the
-last one is therefore the deadline.
+PortAudio calls back with every block. When a device is pulled it reports nothing, the callbacks just stop; a device is
+therefore lost when its last callback is too old.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from runtime.core.clock import NS_PER_S, nanoseconds
 from runtime.rig import SensorSpec
 from runtime.rig.source_options import MicrophoneOptions
 from runtime.sensors.sample_source import (
     ARRIVAL,
     Delivery,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
     import_library,
@@ -27,13 +28,13 @@ from runtime.sensors.sample_source import (
 from runtime.wire import Clock
 
 ADC = Clock("portaudio")
-"""This machine's CLOCK_MONOTONIC when the newest sample was converted, by PortAudio's account of its latency."""
+"""This machine's CLOCK_MONOTONIC when the newest sample was converted, by the latency that PortAudio reports."""
 _WAITING = 64
-"""Blocks that may wait to be read; more are dropped, and counted."""
+"""So many blocks may wait to be read; further ones are dropped and counted."""
 _QUIET_PERIODS = 10
-_SETTLING_NS = 1_000_000_000
-"""After its first block a sound server gives what piled up while it started, with ages that are wrong by half a second;
-nothing is taken meanwhile."""
+_SETTLING_NS = NS_PER_S
+"""Nothing is taken for this long after the first block: a sound server first gives the blocks that piled up while it
+started, with ages that are wrong by half a second."""
 
 
 class MicrophoneSource:
@@ -44,7 +45,7 @@ class MicrophoneSource:
         self._sensor = sensor
         self._library: Any = None
         self._stream: Any = None
-        self._blocks: deque[Samples] = deque()
+        self._blocks: deque[SampleBlock] = deque()
         self._arrived = Condition()
         self._called_ns: int | None = None
         self._settled_ns: int | None = None
@@ -59,7 +60,7 @@ class MicrophoneSource:
         if self._library is None:
             self._library = import_library("sounddevice", f"sensor {name!r}: microphone")
         else:
-            # PortAudio lists the devices once, when it is initialised: one that came back is not in an old list.
+            # PortAudio lists the devices when it is initialised; a device that came back is only in a new list.
             self._library._terminate()
             self._library._initialize()
         sd = self._library
@@ -88,7 +89,7 @@ class MicrophoneSource:
         described = f"{sd.query_devices(self._stream.device)['name']}, {self._rate:g} Hz"
         return Delivery(shape, "int16", "pcm16", self._rate, description=described)
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next block.
 
         Raises:
@@ -101,8 +102,8 @@ class MicrophoneSource:
                 return self._blocks.popleft()
         called_ns = self._called_ns
         if called_ns is None:
-            return None  # the first block takes its time
-        age_s = (time.monotonic_ns() - called_ns) / 1e9
+            return None  # the first block may take long
+        age_s = (time.monotonic_ns() - called_ns) / NS_PER_S
         if age_s > max(0.5, _QUIET_PERIODS * self._block / self._rate):
             raise SourceLostError(
                 "disconnected", f"microphone {self._options.device!r}: no callback for {age_s:.1f} s"
@@ -118,7 +119,7 @@ class MicrophoneSource:
             self._blocks.clear()
 
     def _called(self, block: npt.NDArray[Any], frames: int, times: Any, status: Any) -> None:
-        """PortAudio has a block; runs in its thread, which must not wait."""
+        """Take in a block; PortAudio calls this in a thread of its own, which must not wait."""
         now_ns = time.monotonic_ns()
         if self._settled_ns is None:
             self._settled_ns = now_ns + _SETTLING_NS
@@ -129,8 +130,8 @@ class MicrophoneSource:
         capture_ns, clock = now_ns, ARRIVAL
         age_s = times.currentTime - times.inputBufferAdcTime  # of the block's first sample
         if times.inputBufferAdcTime > 0 and 0 <= age_s < 1:
-            # Never ahead of now: a device that is a little faster than it says would be.
-            capture_ns = min(now_ns, now_ns - round((age_s - frames / self._rate) * 1e9))
+            # Never ahead of now, where a device that is a little faster than its nominal rate would end up.
+            capture_ns = min(now_ns, now_ns - nanoseconds(age_s - frames / self._rate))
             clock = ADC
         with self._arrived:
             self._called_ns = now_ns
@@ -142,5 +143,5 @@ class MicrophoneSource:
                 self._gap = True
                 return
             gap, self._gap = self._gap, False
-            self._blocks.append(Samples(samples, capture_ns, clock, gap))
+            self._blocks.append(SampleBlock(samples, capture_ns, clock, gap))
             self._arrived.notify()

@@ -12,10 +12,10 @@ from runtime.rig.source_options import OakOptions
 from runtime.sensors.host_clocks import clock_beside_monotonic
 from runtime.sensors.sample_source import (
     Delivery,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
-    as_samples,
+    image_block,
     import_library,
 )
 
@@ -24,7 +24,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class OakSource:
-    """Colour of one camera for a sensor of kind rgb, depth of the stereo pair for any other."""
+    """Colour of one camera for a sensor of kind rgb, depth of the stereo pair for any other kind."""
 
     def __init__(self, options: OakOptions, sensor: SensorSpec) -> None:
         self._options = options
@@ -63,7 +63,7 @@ class OakSource:
             return Delivery(shape, "uint16", "mm", o.fps, description=described)
         return Delivery((*shape, 3), "uint8", "intensity", o.fps, description=described)
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next frame.
 
         Raises:
@@ -74,7 +74,7 @@ class OakSource:
         except (
             RuntimeError,
             self._library.MessageQueue.QueueException,
-        ) as e:  # the latter: the queue was closed
+        ) as e:  # the queue's exception: it was closed
             raise SourceLostError("disconnected", f"OAK: {e}") from e
         if frame is None:
             if not self._pipeline.isRunning():
@@ -82,12 +82,12 @@ class OakSource:
             return None
         number, last = frame.getSequenceNum(), self._number
         self._number = number
-        # depthai brings the camera's time to its own host clock, dai::Clock, and keeps them together.
+        # depthai converts the camera's time to its own clock on the host, dai::Clock, and keeps the two in step.
         capture_ns = frame.getTimestamp() // _MICROSECOND * 1000
         clock = clock_beside_monotonic("oak", lambda: self._library.Clock.now() // _MICROSECOND * 1000)
         image = frame.getFrame() if self._depth else frame.getCvFrame()[..., ::-1]
         gap = last is not None and number > last + 1
-        return as_samples(np.array(image), capture_ns, clock, gap)
+        return image_block(np.array(image), capture_ns, clock, gap)
 
     def close(self) -> None:
         """Stop the pipeline, which lets go of the device."""

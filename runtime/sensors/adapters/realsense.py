@@ -1,4 +1,4 @@
-"""Intel RealSense cameras and their recordings, by librealsense: colour as RGB, depth in the camera's own steps."""
+"""Intel RealSense cameras and their recordings, read by librealsense: RGB, or depth in the camera's own steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.core.clock import nanoseconds
 from runtime.rig import SensorSpec
 from runtime.rig.source_options import RealSenseOptions
 from runtime.sensors.host_clocks import wall_clock
@@ -15,20 +16,20 @@ from runtime.sensors.sample_source import (
     PLAYBACK,
     Delivery,
     EndOfSource,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
-    as_samples,
+    image_block,
     import_library,
 )
 from runtime.wire import Clock
 
 _LAST_FRAME_S = 2.0
-"""A recording that gives nothing for this long has ended: the library does not say so."""
+"""A recording that gives nothing for this long has ended; the library does not report the end."""
 
 
 class RealSenseSource:
-    """One stream of one camera: colour for a sensor of kind rgb, depth for any other."""
+    """One stream of one camera: colour for a sensor of kind rgb, depth for any other kind."""
 
     def __init__(self, options: RealSenseOptions, sensor: SensorSpec) -> None:
         self._options = options
@@ -62,11 +63,11 @@ class RealSenseSource:
         if not self._depth:
             return Delivery((*shape, 3), "uint8", "intensity", rate, live=live, description=described)
         step_mm = round(device.first_depth_sensor().get_depth_scale() * 1000, 6)
-        # A camera whose step is not a millimetre says its step, and the rig has to scale.
+        # Where a step is not a millimetre, the step is the unit, and the rig has to declare a scale.
         unit = "mm" if step_mm == 1 else f"{step_mm:g} mm"
         return Delivery(shape, "uint16", unit, rate, live=live, description=described)
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         """The next frame of the stream.
 
         Raises:
@@ -80,19 +81,19 @@ class RealSenseSource:
         now_ns = time.monotonic_ns()
         frame = (frames.get_depth_frame() if self._depth else frames.get_color_frame()) if came else None
         if not frame:
-            if self._options.file is not None and now_ns - self._read_ns > _LAST_FRAME_S * 1e9:
+            if self._options.file is not None and now_ns - self._read_ns > nanoseconds(_LAST_FRAME_S):
                 raise EndOfSource
             return None
         self._read_ns = now_ns
         number, last = frame.get_frame_number(), self._number
         if number == last:
-            # The pipeline pairs streams, and hands out a frame again while its partner is late.
+            # The pipeline pairs streams, and repeats a frame while the frame of the other stream is late.
             self.counts["repeated"] += 1
             return None
         self._number = number
         image = np.array(np.asanyarray(frame.get_data()))
         gap = last is not None and number > last + 1
-        return as_samples(image, *self._stamp(frame, now_ns), gap)
+        return image_block(image, *self._stamp(frame, now_ns), gap)
 
     def close(self) -> None:
         """Stop the pipeline."""
@@ -101,7 +102,7 @@ class RealSenseSource:
             try:
                 pipeline.stop()
             except RuntimeError:
-                return  # it had not started, or its device is gone
+                return  # the pipeline had not started, or its device is gone
 
     def _configuration(self) -> Any:
         o, rs = self._options, self._library
@@ -121,5 +122,5 @@ class RealSenseSource:
         if self._options.file is not None:
             return now_ns, PLAYBACK
         if frame.get_frame_timestamp_domain() != self._library.timestamp_domain.global_time:
-            return now_ns, ARRIVAL  # a clock of the camera's own, whose offset nobody knows
+            return now_ns, ARRIVAL  # the camera's own clock, whose offset is unknown
         return round(frame.get_timestamp() * 1e6), wall_clock("realsense")

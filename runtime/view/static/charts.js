@@ -58,7 +58,7 @@ export function drawProbabilities(canvas, points, classes, now, theme) {
   }
 }
 
-// Runs of points without a second's gap: what was not decided is not drawn.
+// Splits the points where a second or more is missing, so that no line is drawn across a gap.
 function unbroken(points) {
   const runs = [];
   let before = null;

@@ -4,7 +4,7 @@ import { drawHistogram, drawProbabilities, drawStates, knownStates, readTheme, S
 
 const $ = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const HIDDEN_FOR_MS = 5000; // a page nobody sees lets go of the node's decoders after this long
+const HIDDEN_FOR_MS = 5000; // a hidden page disconnects after this long, so that the node stops decoding for it
 let theme = readTheme();
 let socket = null, hiding = null, retry_ms = 500, dirty = false, drawn_ms = 0, paused = false;
 let rig = null, tiles = {}, rows = {}, inspected = null;
@@ -52,7 +52,7 @@ function take(body) {
   if (!dirty) { dirty = true; requestAnimationFrame(draw); }
 }
 
-// ---- what is made once per run of a node
+// ---- elements that are made once per run of a node
 
 function introduce(what) {
   rig = what;
@@ -179,16 +179,16 @@ function draw(at_ms) {
     showLatency("lateness", known.latency.lateness);
     showLatency("frame", known.latency.frame_to_decision);
   }
-  if (known.numbers && !known.numbers.shown) showNumbers(known.numbers); // its message may not have been drawn
+  if (known.numbers && !known.numbers.shown) showNumbers(known.numbers); // the update that brought them may not have been drawn
   showEvents(body.now_s);
 }
 
 function showStatus(status, silent_s) {
   const words = {
     live: ["live", ""],
-    absent: ["no node", "No node answers. Start one with `afterimage run BUNDLE`; this page goes on by itself."],
+    absent: ["no node", "No node answers. Start one with `afterimage run BUNDLE`; this page connects to it by itself."],
     stopped: ["node stopped", `The node stopped: its last decision came ${Math.round(silent_s)} s ago. What is shown below is old.`],
-    gone: ["page lost", "The server of this page does not answer. What is shown below is old; it is tried again."],
+    gone: ["page lost", "The server of this page does not answer. What is shown below is old; the page keeps trying to reach it."],
   }[status];
   set($("status"), words[0]);
   $("status").dataset.status = status;

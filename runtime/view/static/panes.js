@@ -103,7 +103,7 @@ function drawLines({ context, width, height }, pane, sensor, theme) {
     context.beginPath();
     for (let i = 0; i < points; i++) {
       const x = left + ((width - left - 4) * i) / (points - 1 || 1);
-      // The scale's end is one row away: loud neighbours overlap, as EEG is drawn.
+      // The scale's end is one row away from a line's middle: loud neighbours overlap, as is usual for EEG.
       context.lineTo(x, middle - (counts[c * points + i] / reach) * band);
     }
     context.strokeStyle = theme.ink; context.lineWidth = 1;
@@ -114,7 +114,7 @@ function drawLines({ context, width, height }, pane, sensor, theme) {
   context.fillText(`row height ${pane.high} ${unit}`, width - 4, height - 1);
 }
 
-// What a pane shows, for those who do not see it.
+// Describes what a pane shows, for screen readers.
 export function describePane(pane, modality) {
   const [a, b] = pane.shape;
   const range = pane.form === "picture" ? "" : `, ${pane.low} to ${pane.high} ${pane.unit}`;

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from process_under_test import python, run_to_end
 
 from engines import engine as engine_module
 from engines.backends.availability import available_backends
@@ -276,10 +275,13 @@ from engines.errors import CompileError
 from engines.targets import load_target
 bundle, out, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 load_target("cpu")
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
 try:
     compile_bundle(bundle, load_target("cpu"), out)
 except CompileError as e:
+    # What it prints goes to a file, which is limited too.
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
     print(e)
 """
 
@@ -288,8 +290,7 @@ class TestDiskFull:
     """The kernel refuses to let files grow: what a full disk does, for real, at different moments of a compile."""
 
     def compile_within(self, bundle: Path, out: Path, limit: int) -> str:
-        command = [sys.executable, "-c", COMPILE_WITH_LITTLE_SPACE, str(bundle), str(out), str(limit)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = run_to_end(python(COMPILE_WITH_LITTLE_SPACE, bundle, out, limit))
         assert done.stderr == ""
         return done.stdout
 

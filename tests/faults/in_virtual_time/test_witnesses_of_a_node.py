@@ -34,19 +34,19 @@ def test_each_live_sensor_and_the_others_are_fused_with_a_tick_and_summed_up(
 ) -> None:
     asked: list[tuple[TickPlan, Said]] = []
     summed: list[int] = []
-    witnessed, sum_up = Pipeline.witnessed, AgreementMonitor.witnessed
+    store, sum_up = Pipeline.store_cross_checks, AgreementMonitor.store
 
     def seen(self: Pipeline, plan: TickPlan, said: Said) -> None:
         if said:
             asked.append((plan, said))
-        witnessed(self, plan, said)
+        store(self, plan, said)
 
     def counted(self: AgreementMonitor, now_ns: int, said: Said) -> None:
         summed.append(now_ns)
         sum_up(self, now_ns, said)
 
-    monkeypatch.setattr(Pipeline, "witnessed", seen)
-    monkeypatch.setattr(AgreementMonitor, "witnessed", counted)
+    monkeypatch.setattr(Pipeline, "store_cross_checks", seen)
+    monkeypatch.setattr(AgreementMonitor, "store", counted)
     with VirtualRun(rig, session, endpoints) as run:
         run.play(90)
         log = run.finish()
@@ -58,8 +58,8 @@ def test_each_live_sensor_and_the_others_are_fused_with_a_tick_and_summed_up(
     for plan, said in asked:
         assert set(said) == set(rig.modality_names)
         for modality, answers in said.items():
-            witness = plan.witnesses[modality]
-            for part, answer in zip((witness.alone, witness.rest), answers, strict=True):
+            check = plan.cross_checks[modality]
+            for part, answer in zip((check.alone, check.others), answers, strict=True):
                 evidence = {m: e[np.newaxis] for m, e in part.evidence.items()}
                 fused = session.fuse(evidence, part.presence[np.newaxis])
                 np.testing.assert_allclose(answer, fused.probabilities[0], atol=1e-5)

@@ -209,7 +209,7 @@ class VirtualRun:
         while self._heard < (sent := sum(s.sent for s in self.sensors.values())):
             assert time.monotonic() < end, f"the node took in {self._heard} of {sent} messages"
             self.node.wait(MS)
-            self._heard += self.node._hear()
+            self._heard += self.node._receive()
         while self.node.turn() == 0:
             assert time.monotonic() < end, "the node does not come to rest"
         if sum(s.sent for s in self.sensors.values()) > sent:

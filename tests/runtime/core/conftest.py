@@ -13,8 +13,8 @@ from runtime.rig import Rig
 
 # pytest imports by path (importlib mode), so the modules beside the tests have to be found some other way.
 sys.path.insert(0, str(Path(__file__).parent))
-# What the witness asserts is to be shown with its values, as in a test.
-pytest.register_assert_rewrite("pipeline_witness")
+# Failed assertions of this module show their values, as those of a test do.
+pytest.register_assert_rewrite("checked_pipeline")
 
 
 @pytest.fixture

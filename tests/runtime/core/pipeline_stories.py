@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from checked_pipeline import ALL, CheckedPipeline
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from pipeline_bench import (
@@ -19,7 +20,6 @@ from pipeline_bench import (
     bench_manifest,
     bench_rig,
 )
-from pipeline_witness import ALL, Witness
 
 from runtime.core.pipeline import DueWindow
 from runtime.rig import Rig
@@ -38,7 +38,7 @@ class Story(Bench):
 
     def __init__(self, rig: Rig) -> None:
         super().__init__(rig, bench_manifest())
-        self.pipeline = Witness(rig, bench_manifest(), START, compare=COMPARED)
+        self.pipeline = CheckedPipeline(rig, bench_manifest(), START, compare=COMPARED)
         for name in ALL:
             self.pipeline.set_blank_evidence(name, np.full(EVIDENCE_SIZE, -1, np.float32))
         self.counted = 0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.core.agreement import ASK_EVERY_NS, AgreementMonitor, log_ratio
+from runtime.core.agreement import CHECK_EVERY_NS, AgreementMonitor, log_ratio
 
 S = 1_000_000_000
 NAMES = ("rgb", "depth", "audio", "eeg")
@@ -50,11 +50,11 @@ class Scene:
             end_ns = self.now_ns + round(hold_s * S)
             while self.now_ns < end_ns:
                 believed = {n: self.live[n] and n not in self.implausible for n in self.names}
-                asked = self.monitor.witnesses(self.now_ns, believed, self.live, evidence)
+                asked = self.monitor.cross_checks(self.now_ns, believed, self.live, evidence)
                 said = {n: (says(seen[n], sure), self.others(n, believed, seen)) for n in asked}
                 if asked:
-                    self.monitor.witnessed(self.now_ns, said)
-                self.now_ns += ASK_EVERY_NS // 5
+                    self.monitor.store(self.now_ns, said)
+                self.now_ns += CHECK_EVERY_NS // 5
 
     def others(self, name: str, believed: dict[str, bool], seen: dict[str, int]) -> list[float]:
         votes = [seen[n] for n in self.names if believed[n] and n != name]
@@ -124,9 +124,9 @@ def test_what_does_not_fill_every_window_is_not_counted() -> None:
 def test_a_sensor_that_goes_on_a_moment_before_the_others_agrees() -> None:
     scene = Scene()
     for _ in range(50):
-        scene.show(hold_s=HOLD_S - ASK_EVERY_NS / S)
+        scene.show(hold_s=HOLD_S - CHECK_EVERY_NS / S)
         scene.shown -= 1
-        scene.show(["rgb"], hold_s=ASK_EVERY_NS / S)
+        scene.show(["rgb"], hold_s=CHECK_EVERY_NS / S)
     assert scene.implausible == set()
 
 
@@ -173,16 +173,16 @@ def test_a_sensor_that_was_away_is_asked_anew() -> None:
     assert scene.implausible == set(), "no class was heard to its end"
 
 
-def test_witnesses_are_asked_for_four_times_a_second_and_are_the_right_ones() -> None:
+def test_cross_checks_come_four_times_a_second_with_the_right_modalities() -> None:
     monitor = AgreementMonitor(NAMES, ODDS, S)
     evidence = {n: np.full(3, i, np.float32) for i, n in enumerate(NAMES)}
     live = dict.fromkeys(NAMES, True) | {"eeg": False}
-    asked = monitor.witnesses(0, live, dict.fromkeys(NAMES, True), evidence)
-    assert set(asked) == set(NAMES), "what is implausible is held against the others as well"
+    asked = monitor.cross_checks(0, live, dict.fromkeys(NAMES, True), evidence)
+    assert set(asked) == set(NAMES), "an implausible sensor is compared with the others as well"
     assert asked["rgb"].alone.presence.tolist() == [1, 0, 0, 0]
-    assert asked["rgb"].rest.presence.tolist() == [0, 1, 1, 0]
+    assert asked["rgb"].others.presence.tolist() == [0, 1, 1, 0]
     assert asked["eeg"].alone.presence.tolist() == [0, 0, 0, 1]
-    assert asked["eeg"].rest.presence.tolist() == [1, 1, 1, 0]
-    assert set(asked["eeg"].rest.evidence) == {"rgb", "depth", "audio"}
-    assert monitor.witnesses(ASK_EVERY_NS - 1, live, live, evidence) == {}
-    assert monitor.witnesses(ASK_EVERY_NS, live, live, evidence).keys() == {"rgb", "depth", "audio"}
+    assert asked["eeg"].others.presence.tolist() == [1, 1, 1, 0]
+    assert set(asked["eeg"].others.evidence) == {"rgb", "depth", "audio"}
+    assert monitor.cross_checks(CHECK_EVERY_NS - 1, live, live, evidence) == {}
+    assert monitor.cross_checks(CHECK_EVERY_NS, live, live, evidence).keys() == {"rgb", "depth", "audio"}

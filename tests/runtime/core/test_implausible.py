@@ -27,8 +27,10 @@ class Judged(Bench):
         told = len(self.plans)
         super().work()
         for plan in self.plans[told:]:
-            said = {m: (self.says({m}), self.says(set(w.rest.evidence))) for m, w in plan.witnesses.items()}
-            self.pipeline.witnessed(plan, said)
+            said = {
+                m: (self.says({m}), self.says(set(c.others.evidence))) for m, c in plan.cross_checks.items()
+            }
+            self.pipeline.store_cross_checks(plan, said)
             self.answered += bool(said)
 
     def says(self, modalities: set[str]) -> list[float]:
@@ -92,7 +94,7 @@ def test_while_the_others_are_gone_nothing_is_asked(judged: Judged) -> None:
     judged.answered = 0
     judged.run(10)
     assert judged.answered == 0
-    assert not any(plan.witnesses for plan in judged.plans[-100:])
+    assert not any(plan.cross_checks for plan in judged.plans[-100:])
 
 
 def test_another_bundle_judges_anew(judged: Judged) -> None:

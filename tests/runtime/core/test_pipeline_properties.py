@@ -1,7 +1,7 @@
 """Properties of the pipeline that hold whatever happens to it, in whatever order, while its clock does not run back.
 
-:class:`~pipeline_witness.Witness` is a pipeline that checks them after every call; :mod:`pipeline_stories` has what
-hypothesis makes up.
+:class:`~checked_pipeline.CheckedPipeline` is a pipeline that checks them after every call; :mod:`pipeline_stories`
+generates the calls.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checked_pipeline import ALL, plain
 from hypothesis import given, settings
 from pipeline_bench import EVIDENCE_SIZE, SECOND, START, bench_manifest
 from pipeline_stories import COMPARED, REPEATABLE, RIGS, STORIES, tell
-from pipeline_witness import ALL, plain
 
 from runtime.core.pipeline import Pipeline, Received, TickPlan
 
@@ -35,11 +35,11 @@ def test_whatever_happens_every_call_keeps_the_promises_of_the_pipeline(
 @settings(REPEATABLE, max_examples=6)
 @given(actions=STORIES)
 def test_the_same_calls_give_the_same_answers_again(rig: str, actions: list[tuple[str, str, int]]) -> None:
-    witness = tell(RIGS[rig], actions).pipeline
+    checked = tell(RIGS[rig], actions).pipeline
     again = Pipeline(RIGS[rig], bench_manifest(), START, compare=COMPARED)
     for name in ALL:
         again.set_blank_evidence(name, np.full(EVIDENCE_SIZE, -1, np.float32))
-    for (call, given_before), before in zip(witness.calls, witness.results, strict=True):
+    for (call, given_before), before in zip(checked.calls, checked.results, strict=True):
         now = getattr(again, call)(*given_before)
         if isinstance(now, TickPlan):
             now = plain(now)
@@ -48,7 +48,7 @@ def test_the_same_calls_give_the_same_answers_again(rig: str, actions: list[tupl
         elif call == "due_windows":
             now = [(d.modality, d.capture_ns, d.window.tobytes()) for d in now]
         assert now == before, call
-    assert again.counters() == witness.counters()
+    assert again.counters() == checked.counters()
 
 
 @pytest.mark.parametrize("rig", RIGS)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.core.silence import MESSAGES_OF_LATE, SilenceLimit
+from runtime.core.silence import RECENT_MESSAGES, SilenceLimit
 
 MS = 1_000_000
 PERIOD, LEAST, MOST = 33 * MS, 85 * MS, 100 * MS
@@ -20,7 +20,7 @@ def limit_after(gaps_ms: Sequence[float]) -> float:
     return limit.ns / MS
 
 
-EVEN = [33] * MESSAGES_OF_LATE
+EVEN = [33] * RECENT_MESSAGES
 
 
 def test_nothing_is_known_of_a_sensor_that_has_just_begun() -> None:
@@ -63,6 +63,6 @@ def test_the_limit_is_within_its_bounds_and_covers_the_last_gaps(gaps: list[int]
     for i, ns in enumerate(gaps):
         limit.gap(ns)
         assert LEAST <= limit.ns <= MOST
-        latest = gaps[max(0, i + 1 - MESSAGES_OF_LATE) : i + 1]
+        latest = gaps[max(0, i + 1 - RECENT_MESSAGES) : i + 1]
         if max(latest) <= MOST:
             assert limit.ns >= min(MOST, max(latest) + PERIOD)

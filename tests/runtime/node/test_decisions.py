@@ -11,7 +11,7 @@ import pytest
 from pipeline_bench import EVIDENCE_SIZE, MS, SENSORS, Bench, bench_manifest, bench_rig
 
 from engines.session import Fused, Session
-from runtime.core.agreement import Witness
+from runtime.core.agreement import CrossCheck
 from runtime.core.pipeline import FusionInput, TickPlan
 from runtime.node.decisions import DecisionMaker, fuse_plans
 
@@ -65,16 +65,19 @@ def test_each_policy_is_told_by_its_own_probabilities(maker: DecisionMaker, plan
     assert told == {"hold": {"a": 0.5, "b": 0.5}, "zero": {"a": 0.5, "b": 0.5}}
 
 
-def test_witnesses_are_fused_with_the_tick_and_are_no_part_of_its_decision(
+def test_cross_checks_are_fused_with_the_tick_and_are_no_part_of_its_decision(
     maker: DecisionMaker, plan: TickPlan
 ) -> None:
     evidence = plan.input.evidence
     one = FusionInput(np.array([0, 1, 0], np.float32), {"audio": evidence["audio"]}, ())
     both = FusionInput(np.array([0, 1, 1], np.float32), {m: evidence[m] for m in ("audio", "eeg")}, ())
-    asked = replace(plan, witnesses={"audio": Witness(one, both), "eeg": Witness(both, one)})
+    asked = replace(plan, cross_checks={"audio": CrossCheck(one, both), "eeg": CrossCheck(both, one)})
     plain, fused, again = fuse_plans(SESSION, [plan, asked, plan])
-    assert fused.said == {"audio": ([0.25, 0.75], [0.375, 0.625]), "eeg": ([0.375, 0.625], [0.25, 0.75])}
-    assert (plain.own, plain.compared, plain.said) == (fused.own, fused.compared, {})
+    assert fused.cross_checks == {
+        "audio": ([0.25, 0.75], [0.375, 0.625]),
+        "eeg": ([0.375, 0.625], [0.25, 0.75]),
+    }
+    assert (plain.own, plain.compared, plain.cross_checks) == (fused.own, fused.compared, {})
     assert again == plain
     assert maker.decision(asked, fused, published_ns=0, fuse_ms=0) == maker.decision(
         plan, plain, published_ns=0, fuse_ms=0

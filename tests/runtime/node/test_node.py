@@ -22,8 +22,8 @@ from engines.session import Session
 from runtime.client import Client
 from runtime.node.node import Node
 from runtime.rig import Rig, RigError, load_rig
-from runtime.sensors.process import SensorGroup, spawn_sensors
 from runtime.sensors.publisher import Sensor
+from runtime.sensors.supervisor import Supervisor
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import FrameSender
 from runtime.wire import Decision, HealthEvent, Observation, Output
@@ -98,7 +98,7 @@ def test_four_live_sensors_one_killed_garbage_and_back(tiny_bundle: Path, endpoi
     topics = ("fused", "health", "imputed/rgb", "best/rgb")
     with open_session(tiny_bundle) as session:
         node = Node(rig, session, endpoints, compare=("hold", "zero"))
-        sensors = spawn_sensors(rig.modality_names, endpoints.frames, data="synthetic")
+        sensors = Supervisor(rig, endpoints.frames, together=True)
         with sensors, RunningNode(node, topics) as running:
             start_ns = sensors.start()
             running.read_states(rgb="live", depth="live", audio="live", eeg="live")
@@ -113,7 +113,7 @@ def test_four_live_sensors_one_killed_garbage_and_back(tiny_bundle: Path, endpoi
                 running.read_until(_is_recovery)
             statistics = running.stop()
             sensors.check()
-            published = sensors.stop()
+            published = {m: counts["processes"] for m, counts in sensors.stop().items()}
         messages = running.messages
     _check_decisions([m for m in messages if isinstance(m, Decision)], session)
     calm = _was_calm(published, statistics)
@@ -145,7 +145,7 @@ def test_four_live_sensors_one_killed_garbage_and_back(tiny_bundle: Path, endpoi
     json.dumps(statistics)
 
 
-def _kill(sensors: SensorGroup, modality: str) -> int:
+def _kill(sensors: Supervisor, modality: str) -> int:
     sensors.kill(modality)
     return time.monotonic_ns()
 
@@ -177,7 +177,7 @@ def _check_decisions(decisions: list[Decision], session: Session) -> None:
 
 def _was_calm(published: dict[str, list[dict[str, Any]]], statistics: dict[str, Any]) -> bool:
     """Whether the machine let every process run on time; where it did not, a sensor may truly have been silent."""
-    late_ms = [counts["late_ms"]["max"] for each in published.values() for counts in each]
+    late_ms = [counts["age_ms"]["max"] for each in published.values() for counts in each]
     return max(*late_ms, statistics["latency_ms"]["tick_lateness"]["max"]) < 30
 
 

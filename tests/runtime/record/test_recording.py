@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,6 +16,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+from process_under_test import ProcessUnderTest, python, run_to_end
 
 pytest.importorskip("mcap", reason="recordings need mcap, which is not installed")
 from mcap.reader import make_reader
@@ -168,21 +167,22 @@ def test_a_recorder_that_is_killed_leaves_a_file_good_to_its_last_chunk(
         "from runtime.record.recorder import record\n"
         "record(load_rig('commands-4'), Path(sys.argv[1]), threading.Event(), endpoint=sys.argv[2])"
     )
-    with open_session(images_bundle) as session, Node(rig, session, endpoints) as node:
-        recorder = subprocess.Popen([sys.executable, "-c", code, str(path), endpoints.decisions])
+    with (
+        open_session(images_bundle) as session,
+        Node(rig, session, endpoints) as node,
+        ProcessUnderTest(python(code, path, endpoints.decisions)) as recorder,
+    ):
         sensors = threading.Thread(target=play, args=(rig, endpoints, stop))
         try:
             assert node.await_subscriber(JOURNAL_PREFIX, 30)
             sensors.start()
-            killer = threading.Timer(3.0, recorder.kill)
+            killer = threading.Timer(3.0, recorder.send_signal, [signal.SIGKILL])
             killer.start()
             statistics = node.run(until_ns=time.monotonic_ns() + round(SECONDS * 1e9))
         finally:
             stop.set()
-            recorder.kill()
-            recorder.wait()
             sensors.join(10)
-    assert recorder.returncode == -signal.SIGKILL
+        assert recorder.wait().code == -signal.SIGKILL
     assert statistics["messages"]["ticks"]["missed"] <= 2, "the node must not notice"
     topics = Counter(m.topic for m in read_recording(path))
     assert topics["frame/commands-4/rgb"] > 20
@@ -271,7 +271,7 @@ def test_damage_is_named_and_a_cut_is_survived(recording: Path, tmp_path: Path) 
 def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     path = tmp_path / "mine.mcap"
     path.write_text("precious")
-    with pytest.raises(RecordingError, match=r"mine\.mcap: is there already"):
+    with pytest.raises(RecordingError, match=r"mine\.mcap: exists already"):
         RecordingWriter(path)
     assert path.read_text() == "precious"
 
@@ -294,9 +294,7 @@ def test_a_full_disk_ends_the_recording_in_one_line_and_keeps_what_was_written(
         "    print(e)"
     )
     full = tmp_path / "full.mcap"
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(recording), str(full)], capture_output=True, text=True, check=True
-    )
+    out = run_to_end(python(code, recording, full))
     assert "full.mcap: cannot be" in out.stdout
     assert "free some space" in out.stdout
     assert sum(1 for m in read_recording(full) if m.topic.startswith("frame/")) > 5

@@ -10,9 +10,10 @@ import pytest
 from pipeline_bench import EVIDENCE_SIZE, SECOND, START, Bench, bench_manifest, bench_rig
 
 from engines.session import Fused, Session
+from runtime.core.pipeline import Received, Rejected
 from runtime.node.decisions import DecisionMaker, fuse_plans
-from runtime.node.journal import JournaledPipeline
-from runtime.record.replayer import Replayed, decided, replay_exactly, replay_freely
+from runtime.node.hosting import HostedRig
+from runtime.record.replayer import Replayed, comparable, replay_exactly, replay_freely
 from runtime.rig import Rig
 from runtime.signals.faults import Fault, FaultSchedule
 from runtime.transport.sockets import DecisionSender
@@ -47,8 +48,8 @@ class PerceivingSession:
 SESSION = cast("Session", PerceivingSession())
 
 
-class Told:
-    """Where a journal goes."""
+class JournalReader:
+    """Receives what a journal publishes."""
 
     journaled = True
 
@@ -64,10 +65,11 @@ class Journaled(Bench):
 
     def __init__(self, rig: Rig) -> None:
         super().__init__(rig, bench_manifest())
-        self.told = Told()
-        sender = cast("DecisionSender", self.told)
-        self.pipeline = JournaledPipeline(rig, bench_manifest(), START, sender, backend="none")
-        self.pipeline.introduce(START)
+        self.journal = JournalReader()
+        sender = cast("DecisionSender", self.journal)
+        self.hosted = HostedRig(rig, 0, SESSION, START, journal_sender=sender)
+        self.pipeline = self.hosted.pipeline
+        self.hosted.begin_journal(START)
         self.maker = DecisionMaker(rig, SESSION)
         self.decisions: list[Decision] = []
         self.wrong: set[str] = set()
@@ -82,14 +84,17 @@ class Journaled(Bench):
             else (super().samples(modality) / 8).astype("int16" if modality == "audio" else "float32")
         )
 
+    def receive(self, parts: list[bytes]) -> Received | Rejected:
+        return self.hosted.receive(parts, self.now)
+
     def work(self) -> None:
-        for due in self.pipeline.due_windows(self.now):
+        for due in self.hosted.due_windows(self.now):
             evidence = SESSION.encode(due.modality, due.window[np.newaxis])[0]
-            self.pipeline.store_evidence(due.modality, evidence, due.capture_ns)
-        plan = self.pipeline.tick(self.now)
+            self.hosted.store_evidence(due.modality, evidence, due.capture_ns)
+        plan = self.hosted.tick(self.now)
         if plan is not None:
             (fused,) = fuse_plans(SESSION, [plan])
-            self.pipeline.witnessed(plan, fused.said)
+            self.pipeline.store_cross_checks(plan, fused.cross_checks)
             self.decisions.append(self.maker.decision(plan, fused, published_ns=self.now, fuse_ms=0.0))
         self.events += self.pipeline.events()
 
@@ -122,9 +127,9 @@ def test_from_its_samples_on_the_one_that_disagrees_is_told_imputed_and_believed
 
 
 def test_an_exact_replay_finds_it_at_the_same_tick(journaled: Journaled) -> None:
-    replayed = list(replay_exactly(journaled.told.entries, SESSION))
+    replayed = list(replay_exactly(journaled.journal.entries, SESSION))
     again = [r.decision for r in replayed if r.decision is not None]
-    assert [decided(d) for d in again] == [decided(d) for d in journaled.decisions]
+    assert [comparable(d) for d in again] == [comparable(d) for d in journaled.decisions]
     assert events_of(replayed) == journaled.events
 
 
@@ -132,7 +137,7 @@ def test_a_free_replay_with_a_stale_sensor_finds_that_one(journaled: Journaled) 
     fault = Fault(
         kind="stale", modalities=("audio",), start_s=4, end_s=25, params={"behind_s": HOLD_NS / SECOND}
     )
-    frames = [e for e in journaled.told.entries if e.call in ("begin", "frame")]
+    frames = [e for e in journaled.journal.entries if e.call in ("begin", "frame")]
     replayed = list(replay_freely(frames, SESSION, faults=FaultSchedule(faults=(fault,))))
     assert states(events_of(replayed))[0] == ("audio", "implausible")
 

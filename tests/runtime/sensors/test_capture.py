@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from runtime.sensors.sample_source import (
     ARRIVAL,
     Delivery,
     EndOfSource,
-    Samples,
+    SampleBlock,
     SourceLostError,
     SourceRefusedError,
 )
@@ -29,10 +31,10 @@ QUICK = CapturePolicy(read_s=0.01, hung_s=0.1, frozen_s=0.1, first_pause_s=0.001
 class Scripted:
     """A source whose every opening plays one script of reads, and ends after the last."""
 
-    def __init__(self, *scripts: Iterator[Callable[[], Samples | None]]) -> None:
+    def __init__(self, *scripts: Iterator[Callable[[], SampleBlock | None]]) -> None:
         self.opened = self.closed = 0
         self._scripts = list(scripts)
-        self._script: Iterator[Callable[[], Samples | None]] = iter(())
+        self._script: Iterator[Callable[[], SampleBlock | None]] = iter(())
 
     def open(self) -> Delivery:
         self.opened += 1
@@ -41,7 +43,7 @@ class Scripted:
         self._script = self._scripts.pop(0)
         return Delivery((2, 2), "uint16", "mm", 100.0, description="script")
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         for act in self._script:
             return act()
         raise EndOfSource
@@ -50,10 +52,10 @@ class Scripted:
         self.closed += 1
 
 
-def image(level: int, gap: bool = False, shape: tuple[int, ...] = (2, 2)) -> Callable[[], Samples]:
-    def act() -> Samples:
+def image(level: int, gap: bool = False, shape: tuple[int, ...] = (2, 2)) -> Callable[[], SampleBlock]:
+    def act() -> SampleBlock:
         time.sleep(0.004)
-        return Samples(np.full((1, *shape), level, np.uint16), time.monotonic_ns(), ARRIVAL, gap)
+        return SampleBlock(np.full((1, *shape), level, np.uint16), time.monotonic_ns(), ARRIVAL, gap)
 
     return act
 
@@ -69,19 +71,35 @@ def lose(reason: str) -> Callable[[], None]:
     return act
 
 
-def captured(
-    *scripts: Iterator[Callable[[], Samples | None]],
-) -> tuple[list[Samples], dict[str, Any], list[str]]:
-    messages: list[Samples] = []
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """What is logged of sensors."""
     said: list[str] = []
+    handler, logger = logging.Handler(), logging.getLogger("afterimage.sensors")
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def captured(
+    *scripts: Iterator[Callable[[], SampleBlock | None]],
+) -> tuple[list[SampleBlock], dict[str, Any], list[str]]:
+    messages: list[SampleBlock] = []
     source = Scripted(*scripts)
-    capture = Capture(CAMERA, source, messages.append, policy=QUICK, say=said.append)
-    capture.run(threading.Event())
+    capture = Capture(CAMERA, source, messages.append, policy=QUICK)
+    with logged() as said:
+        capture.run(threading.Event())
     assert source.opened == source.closed
     return messages, capture.counts(), said
 
 
-def images(start: int, count: int) -> Iterator[Callable[[], Samples | None]]:
+def images(start: int, count: int) -> Iterator[Callable[[], SampleBlock | None]]:
     return (image(n) for n in range(start, start + count))
 
 
@@ -96,8 +114,8 @@ def test_a_source_that_is_lost_is_opened_again_and_the_break_is_told() -> None:
     assert counts["lost"] == {"disconnected": 1, "cannot_open": 1}
     assert counts["opened"] == 3
     assert counts["messages"] == 5
-    assert said[0] == "reads script, stamped by clock 'arrival'"
-    assert said[1] == "disconnected: because of disconnected; trying again"
+    assert said[0] == "depth: reads script, stamped by clock 'arrival'"
+    assert said[1] == "depth: disconnected: because of disconnected; trying again"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +135,7 @@ def test_silence_old_images_and_other_images_are_noticed(script: Any, reason: st
 
 def test_reads_that_return_at_once_with_old_buffers_are_noticed() -> None:
     at_once = (
-        lambda n=n: Samples(np.full((1, 2, 2), n % 1000, np.uint16), time.monotonic_ns())
+        lambda n=n: SampleBlock(np.full((1, 2, 2), n % 1000, np.uint16), time.monotonic_ns())
         for n in range(2_000)
     )
     _, counts, _ = captured(at_once, images(0, 1))
@@ -140,7 +158,7 @@ class Wrong:
     def open(self) -> Delivery:
         return Delivery((9, 9), "uint16", "mm", 100.0)
 
-    def read(self, timeout_s: float) -> Samples | None:
+    def read(self, timeout_s: float) -> SampleBlock | None:
         raise AssertionError("read although refused")
 
     def close(self) -> None: ...

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from sensor_bench import sensor_of
 
 from runtime.sensors.chunking import Chunker
-from runtime.sensors.sample_source import ARRIVAL, Samples
+from runtime.sensors.sample_source import ARRIVAL, SampleBlock
 
 SENSOR = sensor_of("eeg", {"kind": "synthetic"}, sample_shape=(1,), rate_hz=1000, chunk=8)
 
 
-def samples(first: int, count: int, gap: bool = False) -> Samples:
+def samples(first: int, count: int, gap: bool = False) -> SampleBlock:
     """Samples numbered from ``first``; number n was captured at n + 1 milliseconds."""
     array = np.arange(first, first + count, dtype=np.float32)[:, None]
-    return Samples(array, (first + count) * 1_000_000, ARRIVAL, gap)
+    return SampleBlock(array, (first + count) * 1_000_000, ARRIVAL, gap)
 
 
 @given(st.lists(st.integers(1, 40), max_size=30))
@@ -42,3 +44,12 @@ def test_what_is_left_over_when_samples_were_lost_is_thrown_away_and_told() -> N
     assert chunker.discarded == 7
     (third,) = chunker.cut(samples(200, 8))
     assert third.gap
+
+
+def test_only_a_block_that_is_one_message_keeps_its_number() -> None:
+    chunker = Chunker(SENSOR)
+    whole, half = replace(samples(0, 8), number=5), replace(samples(8, 4), number=6)
+    assert [m.number for m in chunker.cut(whole)] == [5]
+    assert [m.number for m in chunker.cut(replace(samples(8, 16), number=6))] == [None, None]
+    assert list(chunker.cut(half)) == []
+    assert [m.number for m in chunker.cut(replace(samples(12, 8), number=7))] == [None]

@@ -14,7 +14,7 @@ from runtime.sensors.inspection import content_problems, inspect_rig
 PLUGIN = """
 import os, threading, time
 import numpy as np
-from runtime.sensors.sample_source import Delivery, Samples, SourceLostError
+from runtime.sensors.sample_source import Delivery, SampleBlock, SourceLostError
 class Odd:
     def __init__(self, options, sensor):
         self.how, self.counts = options["how"], {"overflowed": 2}
@@ -29,7 +29,7 @@ class Odd:
     def read(self, timeout_s):
         time.sleep(0.08)
         noise = np.random.default_rng().normal(0, 20, (10, 4)).astype(np.float32)
-        return Samples(noise, time.monotonic_ns() - 400_000_000)
+        return SampleBlock(noise, time.monotonic_ns() - 400_000_000)
     def close(self): ...
 """
 
@@ -78,7 +78,7 @@ def test_every_sensor_of_a_rig_is_opened_and_told_of(tmp_path: Path) -> None:
     assert slow.notes == ("stamped on arrival: the time from the sensor to here is not in its stamps",)
     assert "hung" in hangs.problems[0]
     assert "died with code -6" in crashes.problems[0]
-    assert away.problems == ("cannot_open: nothing at /dev/none; trying again",)
+    assert away.problems == ("cannot_open: nothing at /dev/none",)
     assert away.counts["lost"]["cannot_open"] >= 2
 
 

@@ -12,7 +12,8 @@ import pytest
 from sensor_bench import sensor_of
 
 from runtime.rig.source_options import KINDS
-from runtime.sensors.sample_source import SourceRefusedError, make_source
+from runtime.sensors.sample_source import SourceRefusedError
+from runtime.sensors.source_kinds import make_source
 
 NEEDED: dict[str, dict[str, Any]] = {
     "camera": {}, "depth-images": {"folder": "."}, "realsense": {}, "oak": {}, "microphone": {},

@@ -7,10 +7,9 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ from typer.testing import CliRunner
 
 from runtime.rig import Rig, SensorSpec
 from runtime.sensors.capture_process import HUNG, CaptureSpec, run_capture
-from runtime.sensors.process import SensorProcessError
-from runtime.sensors.sample_source import SourceRefusedError, make_source, plugin_kinds
-from runtime.sensors.supervisor import Supervisor
+from runtime.sensors.sample_source import SourceRefusedError
+from runtime.sensors.source_kinds import make_source, plugin_kinds
+from runtime.sensors.supervisor import SensorProcessError, Supervisor
 from runtime.signals.faults import Fault, FaultError, FaultSchedule
 from runtime.transport.sockets import FrameReceiver
 
@@ -35,7 +34,7 @@ PLUGIN = """
 import threading, time
 import numpy as np
 from pydantic import BaseModel, ConfigDict
-from runtime.sensors.sample_source import Delivery, Samples, SourceLostError
+from runtime.sensors.sample_source import Delivery, SampleBlock, SourceLostError
 
 class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -57,17 +56,10 @@ class Counting:
                 raise ZeroDivisionError("a bug in a driver")
         time.sleep(0.02)
         self.n += 1
-        return Samples(np.full((5, 4), self.n, np.float32), time.monotonic_ns())
+        return SampleBlock(np.full((5, 4), self.n, np.float32), time.monotonic_ns())
     def close(self):
         pass
 """
-
-
-@pytest.fixture
-def receiver() -> Iterator[FrameReceiver]:
-    # Not tmp_path: its length would not fit into the address of a Unix socket.
-    with tempfile.TemporaryDirectory(prefix="ai-") as folder, FrameReceiver(f"ipc://{folder}/frames") as r:
-        yield r
 
 
 @pytest.fixture
@@ -144,29 +136,28 @@ def test_a_source_that_never_returns_does_not_hold_its_process_from_ending(
 
 
 def test_a_source_that_never_returns_ends_its_process_which_is_started_again(
-    receiver: FrameReceiver, plugin: None
+    receiver: FrameReceiver, plugin: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     sensor = counting("hang_open", open_s=0.2)
-    said: list[str] = []
-    with Supervisor(rig_of(sensor), receiver.endpoint, say=said.append) as supervisor:
+    with Supervisor(rig_of(sensor), receiver.endpoint) as supervisor:
         look_until(supervisor, lambda: supervisor.restarts("eeg") >= 2)
         supervisor.stop()
-    assert f"eeg: died with code {HUNG}; starts again in 0.1 s" in said
-    assert f"eeg: died with code {HUNG}; starts again in 0.2 s" in said, "the pause grows"
+    assert f"eeg: died with code {HUNG}; starts again in 0.1 s" in caplog.messages
+    assert f"eeg: died with code {HUNG}; starts again in 0.2 s" in caplog.messages, "the pause grows"
 
 
-def test_a_bug_in_a_driver_is_a_death_like_any_other(receiver: FrameReceiver, plugin: None) -> None:
+def test_a_bug_in_a_driver_is_a_death_like_any_other(
+    receiver: FrameReceiver, plugin: None, caplog: pytest.LogCaptureFixture
+) -> None:
     with Supervisor(rig_of(counting("crash", after=3)), receiver.endpoint) as supervisor:
         look_until(supervisor, lambda: supervisor.restarts("eeg") == 1)
-    said: list[str] = []
-    with Supervisor(
-        rig_of(counting("crash", after=3)), receiver.endpoint, restart=False, say=said.append
-    ) as supervisor:
+    caplog.clear()
+    with Supervisor(rig_of(counting("crash", after=3)), receiver.endpoint, restart=False) as supervisor:
         end = time.monotonic() + 20
         while supervisor.look() and time.monotonic() < end:
             time.sleep(0.02)
         assert not supervisor.look()
-    assert said == ["eeg: ended with code 1"]
+    assert caplog.messages == ["eeg: ended with code 1"]
 
 
 def test_what_cannot_feed_the_rig_ends_the_group_with_the_reason(
@@ -183,12 +174,14 @@ def test_what_cannot_feed_the_rig_ends_the_group_with_the_reason(
     assert not supervisor.look()
 
 
-def test_a_file_that_was_played_is_not_played_again(receiver: FrameReceiver, tmp_path: Path) -> None:
+def test_a_file_that_was_played_is_not_played_again(
+    receiver: FrameReceiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "afterimage")
     for n in range(5):
         cv2.imwrite(str(tmp_path / f"{n}.png"), np.full((48, 64), 100 + n, np.uint16))
     sensor = sensor_of("depth", {"kind": "depth-images", "folder": str(tmp_path)}, {"from_unit": "mm"})
-    said: list[str] = []
-    with Supervisor(rig_of(sensor), receiver.endpoint, say=said.append) as supervisor:
+    with Supervisor(rig_of(sensor), receiver.endpoint) as supervisor:
         frames = receive_until(receiver, lambda f: bool(f) and f[-1].samples.max() == 104)
         end = time.monotonic() + 20
         while supervisor.look() and time.monotonic() < end:
@@ -196,7 +189,7 @@ def test_a_file_that_was_played_is_not_played_again(receiver: FrameReceiver, tmp
         counts = supervisor.stop()
     assert counts["depth"]["restarts"] == 0
     assert counts["depth"]["processes"][0]["published"] == 5
-    assert said == ["depth: ended"]
+    assert caplog.messages == ["depth: ended"]
     assert [f.sequence for f in frames] == list(range(5 - len(frames), 5))
 
 
@@ -336,7 +329,7 @@ def test_sense_reads_the_sources_of_a_rig_file(tmp_path: Path, monkeypatch: pyte
     )
     result = CliRunner().invoke(app, ["sense", "--rig", str(rig)])
     assert result.exit_code == 0, result.output
-    assert "depth: published 3, lost 0 times, process started again 0 times" in result.output
+    assert "depth: published 3, silenced 0, lost 0 times, process started again 0 times" in result.output
     result = CliRunner().invoke(app, ["sense", "--rig", str(rig), "--synthetic"])
     assert result.exit_code == 2
     rig.write_text(rig.read_text().replace("from_unit: mm", "resize: [8, 8]"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from sensor_bench import joined, sensor_of
 
 from runtime.rig import SensorSpec
-from runtime.sensors.sample_source import ARRIVAL, Delivery, Samples, SourceRefusedError
+from runtime.sensors.sample_source import ARRIVAL, Delivery, SampleBlock, SourceRefusedError
 from runtime.sensors.transform import Transformer, converted, plan
 
 CAMERA = Delivery((48, 64, 3), "uint8", "intensity", 30.0)
@@ -15,8 +16,8 @@ AMPLIFIER = Delivery((4,), "float32", "uV", 250.0, ("O1", "Oz", "O2", "POz"))
 SOURCE = {"kind": "camera"}
 
 
-def samples(array: Any, capture_ns: int = 1_000_000_000, gap: bool = False) -> Samples:
-    return Samples(np.asarray(array), capture_ns, ARRIVAL, gap)
+def samples(array: Any, capture_ns: int = 1_000_000_000, gap: bool = False) -> SampleBlock:
+    return SampleBlock(np.asarray(array), capture_ns, ARRIVAL, gap)
 
 
 def transformed(sensor: SensorSpec, delivery: Delivery, array: Any) -> np.ndarray[Any, Any]:
@@ -137,8 +138,9 @@ def test_one_image_in_several_is_kept_with_its_own_time_and_gaps_are_not_forgott
     kept = []
     for n in range(10):
         image = np.full((1, 1, 1), n, np.uint16)
-        out = transformer.apply(samples(image, 1_000 + n, gap=n == 4))
+        out = transformer.apply(replace(samples(image, 1_000 + n, gap=n == 4), number=n))
         if out is not None:
+            assert out.number is None, "numbers of the source do not count what is kept"
             kept.append((int(out.array.item()), out.capture_ns, out.gap))
     assert kept == [(0, 1000, False), (3, 1003, False), (6, 1006, True), (9, 1009, False)]
 
@@ -159,7 +161,7 @@ def test_resampling_goes_on_across_messages_and_keeps_time(rates: tuple[float, f
     def wave(at_s: Any) -> Any:
         return 20 * np.sin(2 * np.pi * 7 * at_s)
 
-    got: list[Samples] = []
+    got: list[SampleBlock] = []
     n = 0
     for size in [10, 3, 25, 1] * 40:
         at_s = (n + np.arange(size)) / rate

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
+from process_under_test import python, run_to_end
 
 from runtime.rig import Rig
 from runtime.signals.moments import Moments, Split
@@ -67,8 +66,7 @@ def test_plans_differ_by_seed_and_by_split_and_not_by_process() -> None:
         "p = MomentPlan(np.repeat([0, 1, 2, 3], 50), 5.0, seed=1, split='test');"
         "print([p.at(i).moment for i in range(30)])"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == str(order(1, "test"))
+    assert run_to_end(python(code)).stdout.strip() == str(order(1, "test"))
 
 
 def test_a_late_round_is_the_same_whether_or_not_the_rounds_before_were_played() -> None:

@@ -7,9 +7,9 @@ import pytest
 from small_packs import write_small_packs
 
 from runtime.signals.moments import SPLITS
+from runtime.signals.opening import find_data_dir
 from runtime.signals.packs import PackError
 from runtime.signals.recorded import RecordedSource, bounce
-from runtime.signals.sources import find_data_dir
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from process_under_test import python, run_to_end
 
 from runtime.signals.moments import Split
 from runtime.signals.synthetic import CLASS_FREQUENCIES_HZ, CLASSES, SyntheticSource
@@ -59,10 +58,7 @@ def test_another_process_reads_the_same_bytes(source: SyntheticSource) -> None:
     )
 
     mine = b"".join(source.read("test", 6, m, 30, 5).tobytes() for m in source.rig.modality_names)
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.strip() == hashlib.sha256(mine).hexdigest()
+    assert run_to_end(python(program)).stdout.strip() == hashlib.sha256(mine).hexdigest()
 
 
 def test_moments_are_balanced(source: SyntheticSource) -> None:

@@ -206,8 +206,8 @@ def test_the_holder_of_the_nodes_own_key_may_do_everything(
 
 
 def test_without_its_guard_a_socket_lets_nobody_in(folder: KeyFolder, frames: FrameReceiver) -> None:
-    assert frames._guard is not None
-    frames._guard.close()
+    assert frames._server_guard is not None
+    frames._server_guard.close()
     with FrameSender(frames.endpoint, keys=folder.allow("camera", "sensor")) as sender:
         assert not heard(frames, sender, 0.5)
 

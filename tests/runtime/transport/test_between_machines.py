@@ -100,11 +100,11 @@ def test_a_plain_peer_from_another_machine_gets_nothing(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import runtime.transport.sockets as sockets
+    import runtime.transport.bounded_socket as bounded_socket
 
     frames, _ = robot
     monkeypatch.setattr(
-        sockets, "check_endpoint", lambda endpoint, keys=None: None
+        bounded_socket, "check_endpoint", lambda endpoint, keys=None: None
     )  # what others' programs do
     with hosts[1].inside(lambda: FrameSender(frames.endpoint)) as plain:
         assert not heard(frames, plain, 1.0)

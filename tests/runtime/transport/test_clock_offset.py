@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from runtime.transport.clock_offset import OffsetEstimator, Probe
+from runtime.transport.clock_offset import OffsetEstimator
+from runtime.wire.control import Probe
 
 MS = 1_000_000
 SECOND = 1000 * MS

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgpack
 import numpy as np
 import pytest
 import zmq
+from curve_peers import until
+from process_under_test import ProcessUnderTest, python
+from running_node import RunningNode
 
 from engines.opening import open_session
 from runtime.core.clock import node_time
 from runtime.node.node import Node
 from runtime.rig import load_rig
-from runtime.transport.control import ClockSync
+from runtime.transport.clock_sync import ClockSync
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import DecisionReceiver
 from runtime.wire import JOURNAL_PREFIX, decode_entry, decode_frame
@@ -31,8 +33,8 @@ import sys, time
 import numpy as np
 from runtime.rig import load_rig
 from runtime.sensors.publisher import Sensor
-from runtime.transport.control import ClockSync
-from runtime.wire import Clock, encode_frame
+from runtime.transport.clock_sync import ClockSync
+from runtime.wire import encode_frame
 
 modality, frames, control, skew, drift = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5])
 began = time.monotonic_ns()
@@ -44,7 +46,8 @@ def now(true=None):
 rig = load_rig("commands-4")
 rng = np.random.default_rng(0)
 with ClockSync(control, f"{modality} device", now) as sync, Sensor(rig, modality, endpoint=frames) as sensor:
-    sync.await_clock(20)
+    while sync.clock() is None:
+        time.sleep(0.01)
     while True:
         time.sleep(1 / 30)
         true = time.monotonic_ns()
@@ -71,40 +74,27 @@ def test_sensors_on_skewed_drifting_clocks_are_aligned_within_two_milliseconds(
     rig = loaded.model_copy(update={"sensors": loaded.sensors[:2]})
     endpoints, control = Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d"), f"ipc://{folder}/c"
     clocks = {"rgb": (7 * 3600 * 10**9, 120e-6), "depth": (-11 * 10**9, -90e-6)}
-    stop = threading.Event()
-    with (
-        open_session(images_bundle) as session,
-        Node(rig, session, endpoints, control=control) as node,
-        DecisionReceiver(endpoints.decisions, [JOURNAL_PREFIX]) as journal,
-    ):
-        running = threading.Thread(target=node.run, args=(stop,))
-        running.start()
-        sensors = [
-            subprocess.Popen(
-                [sys.executable, "-c", SENSOR, m, endpoints.frames, control, str(skew), str(drift)]
-            )
-            for m, (skew, drift) in clocks.items()
-        ]
-        errors: dict[str, list[float]] = {m: [] for m in clocks}
-        uncertainties = []
+    errors: dict[str, list[float]] = {m: [] for m in clocks}
+    uncertainties = []
+    with ExitStack() as stack:
+        session = stack.enter_context(open_session(images_bundle))
+        node = Node(rig, session, endpoints, control=control)
+        journal = stack.enter_context(DecisionReceiver(endpoints.decisions, [JOURNAL_PREFIX]))
+        stack.enter_context(RunningNode(node))
+        for modality, (skew, drift) in clocks.items():
+            command = python(SENSOR, modality, endpoints.frames, control, skew, drift)
+            stack.enter_context(ProcessUnderTest(command))
         end = time.monotonic() + 60
-        try:
-            while time.monotonic() < end and min(map(len, errors.values())) < 150:
-                parts = journal.receive(1000)
-                entry = None if parts is None else decode_entry(parts)
-                if entry is None or entry.call != "frame":
-                    continue
-                frame = decode_frame(entry.parts)
-                true = int.from_bytes(frame.samples.reshape(-1).view(np.uint8)[:8].tobytes(), "little")
-                errors[entry.modality].append((node_time(frame.capture_ns, frame.clock) - true) / MS)
-                uncertainties.append(frame.clock.uncertainty_ns / MS)
-                assert abs(errors[entry.modality][-1]) <= uncertainties[-1] + 0.001, "the claim must hold"
-        finally:
-            for sensor in sensors:
-                sensor.kill()
-                sensor.wait()
-            stop.set()
-            running.join(10)
+        while time.monotonic() < end and min(map(len, errors.values())) < 150:
+            parts = journal.receive(1000)
+            entry = None if parts is None else decode_entry(parts)
+            if entry is None or entry.call != "frame":
+                continue
+            frame = decode_frame(entry.parts)
+            true = int.from_bytes(frame.samples.reshape(-1).view(np.uint8)[:8].tobytes(), "little")
+            errors[entry.modality].append((node_time(frame.capture_ns, frame.clock) - true) / MS)
+            uncertainties.append(frame.clock.uncertainty_ns / MS)
+            assert abs(errors[entry.modality][-1]) <= uncertainties[-1] + 0.001, "the claim must hold"
     assert min(map(len, errors.values())) >= 150
     worst = {m: max(map(abs, of)) for m, of in errors.items()}
     assert max(worst.values()) <= 2.0, worst
@@ -117,17 +107,14 @@ def test_a_node_that_comes_later_is_found(images_bundle: Path, folder: str) -> N
     rig = rig.model_copy(update={"sensors": rig.sensors[:2]})
     control = f"ipc://{folder}/c"
     with ClockSync(control, "device", lambda: time.monotonic_ns() + 5_000 * MS) as sync:
-        assert sync.await_clock(0.3) is None
+        assert not until(lambda: sync.clock() is not None, 0.3)
+        endpoints = Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d")
         with (
             open_session(images_bundle) as session,
-            Node(rig, session, Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d"), control=control) as node,
+            RunningNode(Node(rig, session, endpoints, control=control)),
         ):
-            stop = threading.Event()
-            running = threading.Thread(target=node.run, args=(stop,))
-            running.start()
-            clock = sync.await_clock(20)
-            stop.set()
-            running.join(10)
+            assert until(lambda: sync.clock() is not None, 20)
+            clock = sync.clock()
     assert clock is not None
     assert abs(clock.offset_ns - 5_000 * MS) <= clock.uncertainty_ns
 
@@ -177,7 +164,7 @@ def test_strangers_on_the_control_socket_do_not_stop_it(images_bundle: Path, fol
             stranger.send(b"garbage")
             stranger.send(probe_request(1, 0))  # and never reads an answer
         with ClockSync(control, "device") as sync:
-            assert sync.await_clock(20) is not None
+            assert until(lambda: sync.clock() is not None, 20)
         stop.set()
         running.join(10)
         assert not running.is_alive()

@@ -13,7 +13,7 @@ import zmq
 from curve_peers import FRAME, KeyFolder, free_endpoint, heard, until
 
 import runtime.transport.authentication as authentication
-import runtime.transport.sockets as sockets
+import runtime.transport.bounded_socket as bounded_socket
 from runtime.transport.sockets import FrameReceiver, FrameSender
 
 
@@ -21,7 +21,7 @@ from runtime.transport.sockets import FrameReceiver, FrameSender
 def test_a_message_beyond_the_limit_costs_the_sender_its_connection_also_with_keys(
     folder: KeyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "MAX_MESSAGE_BYTES", 100_000)
+    monkeypatch.setattr(bounded_socket, "MAX_MESSAGE_BYTES", 100_000)
     with (
         FrameReceiver(free_endpoint(), keys=folder.node) as frames,
         FrameSender(frames.endpoint, keys=folder.allow("camera", "sensor")) as sender,
@@ -48,14 +48,14 @@ def test_every_socket_gives_up_on_peers_that_are_gone(folder: KeyFolder, frames:
         for socket in (frames.socket, sender.socket):
             assert 0 < socket.getsockopt(zmq.HANDSHAKE_IVL) <= 5000
             assert 0 < socket.getsockopt(zmq.HEARTBEAT_IVL) < socket.getsockopt(zmq.HEARTBEAT_TIMEOUT)
-            assert socket.getsockopt(zmq.MAXMSGSIZE) == sockets.MAX_MESSAGE_BYTES
+            assert socket.getsockopt(zmq.MAXMSGSIZE) == bounded_socket.MAX_MESSAGE_BYTES
             assert socket.getsockopt(zmq.LINGER) == 0
 
 
 def test_a_peer_that_never_says_who_it_is_is_dropped(
     folder: KeyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "HANDSHAKE_MS", 200)
+    monkeypatch.setattr(bounded_socket, "HANDSHAKE_MS", 200)
     with FrameReceiver(free_endpoint(), keys=folder.node) as frames:
         port = int(frames.endpoint.rpartition(":")[2])
         with network.create_connection(("127.0.0.1", port)) as mute:

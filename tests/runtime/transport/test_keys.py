@@ -10,7 +10,6 @@ import zmq.auth
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.transport.endpoints import EndpointError
 from runtime.transport.keys import Keys, KeysError, default_folder, load_keys, new_keys, read_public_key
 
 
@@ -83,9 +82,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(folder: Path) -
     public_file, _ = new_keys("robot", folder)
     with pytest.raises(KeysError, match="holds no secret key"):
         load_keys(str(public_file))
-    with pytest.raises(
-        EndpointError, match="no such file"
-    ):  # one class of errors for all that an endpoint needs
+    with pytest.raises(KeysError, match="no such file"):
         load_keys(str(folder / "nobody.key_secret"))
 
 

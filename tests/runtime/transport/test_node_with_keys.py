@@ -15,7 +15,6 @@ from engines.opening import open_session
 from runtime.client import Client
 from runtime.node.node import Node
 from runtime.rig import Rig, load_rig
-from runtime.rig.source_options import SyntheticOptions
 from runtime.sensors.capture_process import RemoteNode
 from runtime.sensors.publisher import Sensor
 from runtime.sensors.supervisor import Supervisor
@@ -102,9 +101,6 @@ def test_sense_reaches_a_node_by_keys_and_on_its_clock(
     folder.allow("camera", "sensor", "rgb")
     reader = folder.allow("desk", "reader")
     plain = images_rig()
-    rig = plain.model_copy(
-        update={"sensors": tuple(s.model_copy(update={"source": SyntheticOptions()}) for s in plain.sensors)}
-    )
     remote = RemoteNode(control=control, keys="camera", server_key="node")
     stop, ahead_ns = threading.Event(), 3_600_000_000_000
     with (
@@ -113,7 +109,7 @@ def test_sense_reaches_a_node_by_keys_and_on_its_clock(
             plain, session, endpoints, control=control, clock=lambda: time.monotonic_ns() + ahead_ns
         ) as node,
         Client(plain, endpoint=endpoints.decisions, keys=reader) as client,
-        Supervisor(rig, endpoints.frames, modalities=["rgb"], remote=remote) as supervisor,
+        Supervisor(plain, endpoints.frames, together=True, modalities=["rgb"], remote=remote) as supervisor,
     ):
         running = threading.Thread(target=node.run, args=(stop,))
         running.start()

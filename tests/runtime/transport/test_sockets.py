@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from curve_peers import free_endpoint, until
 
+from runtime.transport.bounded_socket import MAX_PARTS
 from runtime.transport.endpoints import (
     EndpointError,
     Endpoints,
@@ -17,7 +18,6 @@ from runtime.transport.endpoints import (
     prepare_directory,
 )
 from runtime.transport.sockets import (
-    MAX_PARTS,
     DecisionReceiver,
     DecisionSender,
     FrameReceiver,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.view.access import AccessError, check_token, is_loopback, may_read, same_origin
+from runtime.transport.endpoints import is_loopback
+from runtime.view.access import AccessError, check_token, may_read, same_origin
 
 TOKEN = "a-token-that-nobody-guesses"
 

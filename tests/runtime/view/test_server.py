@@ -81,7 +81,10 @@ def test_the_page_is_whole_asks_nobody_else_and_forbids_it(node: PublishedNode, 
     assert get(server.url + "page.html")[0] == 404
 
 
-def test_health_and_metrics_follow_the_node(node: PublishedNode, serve: Serve) -> None:
+def test_health_metrics_and_log_follow_the_node(
+    node: PublishedNode, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     server, feed = serve(node.endpoint)
     wait_until(lambda: get(server.url + "health")[0] == 200, "a decision")
     node.missing.add("depth")
@@ -97,6 +100,8 @@ def test_health_and_metrics_follow_the_node(node: PublishedNode, serve: Serve) -
     node.speaking = False
     wait_until(lambda: get(server.url + "health")[0] == 503, "the node to count as stopped")
     assert "afterimage_node_up 0.0" in get(server.url + "metrics")[1]
+    told = [r.getMessage() for r in caplog.records if r.name == "afterimage.view"]
+    assert told[1:] == ["the node of rig commands-4 is deciding", "the node of rig commands-4 is silent"]
 
 
 def test_without_a_node_the_page_says_so(silent_endpoint: str, serve: Serve) -> None:
@@ -153,7 +158,7 @@ def test_a_switch_is_passed_on_and_nonsense_ends_the_connection(node: PublishedN
 
 
 def test_a_browser_that_never_reads_gets_two_messages_and_costs_nobody_anything(
-    node: PublishedNode, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    node: PublishedNode, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(browser_module, "TAKING_TIMEOUT_S", 1.0)
     server, feed = serve(node.endpoint)
@@ -178,6 +183,7 @@ def test_a_browser_that_never_reads_gets_two_messages_and_costs_nobody_anything(
     head, _, frames = owed.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101")
     assert len(binary_frames(frames)) == IN_FLIGHT
+    assert any("took no message for 1 s" in r.getMessage() for r in caplog.records)
 
 
 def binary_frames(data: bytes) -> list[int]:
@@ -247,7 +253,9 @@ def test_beyond_this_machine_there_is_no_page_without_a_token(silent_endpoint: s
         serve(silent_endpoint, host="0.0.0.0")
 
 
-def test_other_sites_reach_neither_page_nor_socket(node: PublishedNode, serve: Serve) -> None:
+def test_other_sites_reach_neither_page_nor_socket_and_are_logged(
+    node: PublishedNode, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     server, _ = serve(node.endpoint)
     assert get(server.url, Host="rebound.example.com")[0] == 403
     assert get(server.url, Host=f"localhost:{server.port}")[0] == 200
@@ -255,6 +263,9 @@ def test_other_sites_reach_neither_page_nor_socket(node: PublishedNode, serve: S
         pass
     with live(server, origin=f"http://127.0.0.1:{server.port}"):
         pass
+    refusals = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(refusals) == 2
+    assert "127.0.0.1 was refused: its Host 'rebound.example.com' is no loopback name" in refusals
 
 
 def test_a_port_that_is_taken_is_named(node: PublishedNode, serve: Serve) -> None:

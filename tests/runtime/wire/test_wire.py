@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from engines.bundle import ModalityKind
 from runtime.core.health import State
-from runtime.core.quality import known_checks
+from runtime.core.quality import thresholds_from
 from runtime.wire import (
     FUSED,
     HEALTH,
@@ -302,7 +303,8 @@ def test_the_byte_example_of_the_protocol_document() -> None:
 def test_the_protocol_document_names_every_reason_and_state() -> None:
     text = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
     words = [*(r.value for r in Reason), *(s.value for s in State)]
-    words += [check for kind in get_args(ModalityKind) for check in known_checks(kind)]
+    measures = defaultdict[str, float](float)
+    words += [check for kind in get_args(ModalityKind) for check in thresholds_from(kind, [measures])]
     assert [word for word in words if f"`{word}`" not in text] == []
 
 

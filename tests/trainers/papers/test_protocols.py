@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch", reason="trainers need torch, which is not installed")
 from afterimage.cli.paper import PROTOCOL_NAMES
-from runtime.signals.sources import find_data_dir
+from runtime.signals.opening import find_data_dir
 from trainers.papers.protocol import Protocol
 from trainers.papers.registry import PROTOCOLS
 from trainers.papers.runner import run_protocol

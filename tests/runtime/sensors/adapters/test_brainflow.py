@@ -10,7 +10,8 @@ import pytest
 from sensor_bench import joined, read_samples, sensor_of
 
 from runtime.rig import SensorSpec
-from runtime.sensors.sample_source import SourceLostError, SourceRefusedError, make_source
+from runtime.sensors.sample_source import SourceLostError, SourceRefusedError
+from runtime.sensors.source_kinds import make_source
 from runtime.sensors.transform import Transformer, plan
 
 pytest.importorskip("brainflow.board_shim", reason="needs the brainflow extra")

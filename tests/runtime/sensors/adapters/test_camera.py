@@ -12,7 +12,8 @@ import pytest
 from sensor_bench import joined, read_samples, sensor_of
 
 from runtime.sensors.adapters.camera import CameraSource
-from runtime.sensors.sample_source import SourceLostError, SourceRefusedError, make_source
+from runtime.sensors.sample_source import SourceLostError, SourceRefusedError
+from runtime.sensors.source_kinds import make_source
 from runtime.sensors.transform import Transformer, plan
 
 FRAMES = 12

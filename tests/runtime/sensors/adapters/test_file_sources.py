@@ -13,10 +13,11 @@ import pytest
 from sensor_bench import joined, read_samples, sensor_of
 
 from runtime.rig import load_rig
-from runtime.sensors.sample_source import SourceRefusedError, make_source
+from runtime.sensors.sample_source import SourceRefusedError
+from runtime.sensors.source_kinds import make_source
 from runtime.sensors.transform import Transformer, plan
+from runtime.signals.opening import open_source
 from runtime.signals.playback import Playback, plan_for
-from runtime.signals.sources import open_source
 from runtime.wire import JournalEntry, encode_entry, encode_frame
 
 
@@ -192,17 +193,30 @@ def test_a_recording_plays_one_modality_at_the_pace_of_its_capture(tmp_path: Pat
 
 def test_synthetic_sensors_of_any_rig_play_the_common_plan() -> None:
     form = {"sample_shape": (8,), "rate_hz": 256, "chunk": 8}
-    epoch_ns = time.monotonic_ns() - 10_000_000_000
+    start_ns = time.monotonic_ns() - 10_000_000_000
     sensor = sensor_of("eeg", {"kind": "synthetic", "plan_seed": 3}, **form)
-    source = make_source(sensor, epoch_ns)
+    source = make_source(sensor, lambda: start_ns)
     plan(sensor, source.open())
     taken = read_samples(source, 3, most=3)
     expected = open_source("synthetic", modalities=("eeg",))
     playback = Playback(expected, "eeg", plan_for(expected, "test", 3))
     for s in taken:
-        index = playback.next_index(s.capture_ns - epoch_ns)
+        index = playback.next_index(s.capture_ns - start_ns)
         assert index > 300, "it joins in where the others are"
-        assert s.capture_ns == epoch_ns + playback.elapsed_ns(index)
+        assert s.capture_ns == start_ns + playback.elapsed_ns(index)
         np.testing.assert_array_equal(s.array, playback.read(index).samples)
+        assert s.number == index
+    longer = sensor_of("eeg", {"kind": "synthetic", "plan_seed": 3}, **form | {"chunk": 16})
+    source = make_source(longer, lambda: start_ns)
+    plan(longer, source.open())
+    (message,) = read_samples(source, 3, most=1)
+    assert message.number is not None
+    assert message.capture_ns == start_ns + (message.number + 1) * 62_500_000, (
+        "numbers count the rig's messages"
+    )
+    both = [playback.read(2 * message.number + n).samples for n in (0, 1)]
+    np.testing.assert_array_equal(message.array, np.concatenate(both))
+    with pytest.raises(SourceRefusedError, match="a message needs 2000"):
+        make_source(sensor_of("eeg", {"kind": "synthetic"}, **form | {"chunk": 2000})).open()
     with pytest.raises(SourceRefusedError, match=r"unknown modalities .*smell"):
         make_source(sensor_of("eeg", {"kind": "synthetic", "modality": "smell"})).open()

@@ -18,7 +18,8 @@ import pytest
 from sensor_bench import joined, read_samples, sensor_of
 
 from runtime.sensors.capture import Capture, CapturePolicy
-from runtime.sensors.sample_source import Samples, SourceLostError, SourceRefusedError, make_source
+from runtime.sensors.sample_source import SampleBlock, SourceLostError, SourceRefusedError
+from runtime.sensors.source_kinds import make_source
 from runtime.sensors.transform import plan
 
 pytest.importorskip("mne_lsl.lsl", reason="needs the lsl extra")
@@ -127,7 +128,7 @@ def test_a_stream_is_read_with_lsl_stamps_and_correction(name: str, outlet: Outl
 
 def test_a_killed_outlet_is_lost_and_found_again(name: str, outlet: Outlet, outlets: Outlets) -> None:
     sensor = sensor_of("eeg", {"kind": "lsl", "source_id": name, "resolve_s": 0.5, "stall_s": 1.0})
-    messages: list[Samples] = []
+    messages: list[SampleBlock] = []
     capture = Capture(sensor, make_source(sensor), messages.append, policy=CapturePolicy(longest_pause_s=0.2))
     stop = threading.Event()
     thread = threading.Thread(target=capture.run, args=(stop,), daemon=True)

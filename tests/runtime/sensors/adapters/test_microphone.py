@@ -20,7 +20,8 @@ from sensor_bench import rig_of, sensor_of
 
 from runtime.sensors.adapters.microphone import MicrophoneSource
 from runtime.sensors.inspection import SensorReport, inspect_rig
-from runtime.sensors.sample_source import SourceLostError, make_source
+from runtime.sensors.sample_source import SourceLostError
+from runtime.sensors.source_kinds import make_source
 
 
 @pytest.fixture

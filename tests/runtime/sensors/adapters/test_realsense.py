@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from sensor_bench import joined, read_samples, sensor_of
 
-from runtime.sensors.sample_source import SourceLostError, SourceRefusedError, make_source
+from runtime.sensors.sample_source import SourceLostError, SourceRefusedError
+from runtime.sensors.source_kinds import make_source
 from runtime.sensors.transform import plan
 
 FRAMES = 12

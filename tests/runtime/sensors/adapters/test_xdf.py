@@ -9,7 +9,8 @@ import pytest
 from sensor_bench import joined, read_samples, sensor_of
 from xdf_files import write_xdf
 
-from runtime.sensors.sample_source import SourceRefusedError, make_source
+from runtime.sensors.sample_source import SourceRefusedError
+from runtime.sensors.source_kinds import make_source
 from runtime.sensors.transform import Transformer, plan
 
 pytest.importorskip("pyxdf", reason="needs the xdf extra")

@@ -1,4 +1,4 @@
-"""Where signals come from: finding the data folder and opening a source by name."""
+"""Opening recorded or synthetic signals by name, and finding the folder of the recorded ones."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PACKS = ("asl_rgbd.npz", "speech_commands.npz", "ssvep_exo.npz")
 def find_data_dir(explicit: Path | None = None) -> Path | None:
     """The folder that holds the recorded packs: the argument, then ``$AFTERIMAGE_DATA``, then ``../shared/data``.
 
-    A folder named by the argument or by the environment is taken at its word, even where packs are missing in it, so
-    that the mistake surfaces when the source is opened; the default folder counts only if it exists.
+    A folder named by the argument or by the environment is returned even where packs are missing in it, so that the
+    mistake is reported when the source is opened; the default folder is returned only if it exists.
 
     Returns:
-        The folder, or None where there is none.
+        The folder; None if none is named and the default one does not exist.
     """
     if explicit is not None:
         return explicit
@@ -46,7 +46,7 @@ def open_source(
         modalities: whose signals will be read; all by default.
 
     Raises:
-        PackError: recorded data are wanted and cannot be used.
+        PackError: recorded data were asked for, or found, and cannot be used.
         ValueError: an unknown name of data.
     """
     if data not in ("auto", "recorded", "synthetic"):

@@ -33,8 +33,8 @@ STRETCH_NS = 1_500_000_000
 SAYS = ([0.99, 0.01], [0.01, 0.99])
 
 
-class Witness(Pipeline):
-    """A pipeline that checks what it said after every call, and keeps the calls so that they can be made again."""
+class CheckedPipeline(Pipeline):
+    """A pipeline that checks its results after every call, and keeps the calls so that they can be repeated."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -121,29 +121,29 @@ class Witness(Pipeline):
         if plan is not None:
             self._check_plan(plan, now_ns)
         self._told("tick", (now_ns,), None if plan is None else plain(plan), now_ns)
-        if plan is not None and plan.witnesses:
+        if plan is not None and plan.cross_checks:
             self._answer(plan)
         return plan
 
     def _answer(self, plan: TickPlan) -> None:
         """As an engine would that perceives another class every while; some sensors differ, now these, now those."""
         stretch = plan.deadline_ns // STRETCH_NS
-        said = {}
-        for name in plan.witnesses:
+        probabilities = {}
+        for name in plan.cross_checks:
             differs = self.contrary and (stretch // 3 + ALL.index(name)) % 3 == 0
-            said[name] = SAYS[(stretch + differs) % 2], SAYS[stretch % 2]
-        self.witnessed(plan, said)
-        self._told("witnessed", (plan, said), None, self.now)
+            probabilities[name] = SAYS[(stretch + differs) % 2], SAYS[stretch % 2]
+        self.store_cross_checks(plan, probabilities)
+        self._told("store_cross_checks", (plan, probabilities), None, self.now)
 
-    def _check_witnesses(self, plan: TickPlan, live: dict[str, bool]) -> None:
-        """Who is believed, but for its disagreement, is held against those who are."""
-        for name, witness in plan.witnesses.items():
+    def _check_cross_checks(self, plan: TickPlan, live: dict[str, bool]) -> None:
+        """Every sensor that is live, or would be but for its disagreement, is compared with the other live ones."""
+        for name, check in plan.cross_checks.items():
             assert live[name] or self.state(name) is State.IMPLAUSIBLE
             others = {m for m in ALL if live[m] and m != name}
             assert len(others) >= 2
-            assert set(witness.alone.evidence) == {name}
-            assert set(witness.rest.evidence) == others
-            for part in (witness.alone, witness.rest):
+            assert set(check.alone.evidence) == {name}
+            assert set(check.others.evidence) == others
+            for part in (check.alone, check.others):
                 assert part.presence.tolist() == [float(m in part.evidence) for m in ALL]
                 for m, evidence in part.evidence.items():
                     assert np.array_equal(evidence, self.held[m][0])
@@ -252,7 +252,7 @@ class Witness(Pipeline):
         assert tuple(plan.modalities) == ALL
         live = {m: self.state(m) is State.LIVE for m in ALL}
         self._check_input(self.rig.fill, plan.input, live)
-        self._check_witnesses(plan, live)
+        self._check_cross_checks(plan, live)
         for policy, fused in plan.alternatives.items():
             self._check_input(policy, fused, live)
         for i, (name, status) in enumerate(plan.modalities.items()):

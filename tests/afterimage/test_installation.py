@@ -1,8 +1,11 @@
-"""The edge install has no torch: what it promises to do must not import any optional package."""
+"""Installed without extras it imports no optional package; a clone does not hide an editable install."""
 
-import subprocess
-import sys
+import importlib.metadata
 import textwrap
+from pathlib import Path
+
+import pytest
+from process_under_test import python, run_to_end
 
 OPTIONAL = ("torch", "torchaudio", "safetensors", "onnx", "matplotlib", "tensorrt", "tensorrt_rtx")
 
@@ -18,16 +21,12 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-def run_without_extras(code, *arguments):
-    program = BLOCKER + textwrap.dedent(code)
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
+def run_without_extras(code, *arguments, codes=(0,)):
+    return run_to_end(python(BLOCKER + textwrap.dedent(code), *arguments), codes=codes)
 
 
 def test_the_packages_import_without_torch():
     done = run_without_extras("import afterimage, runtime, engines\nprint(afterimage.__version__)")
-    assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
 
@@ -36,7 +35,7 @@ def test_importing_the_packages_does_not_load_the_heavy_base_libraries_either():
         "import afterimage, runtime, engines\n"
         "print(sorted({'cv2', 'onnxruntime', 'zmq', 'numpy', 'trainers'} & set(sys.modules)))"
     )
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_bundle_runs_without_torch(tiny_bundle):
@@ -55,12 +54,23 @@ def test_a_bundle_runs_without_torch(tiny_bundle):
         """,
         str(tiny_bundle),
     )
-    assert done.returncode == 0, done.stderr
     assert abs(float(done.stdout) - 1) < 1e-5
 
 
 def test_a_command_that_needs_an_extra_names_it_in_one_line():
-    done = run_without_extras("sys.argv = ['afterimage', 'train']\nfrom afterimage.cli import main\nmain()")
-    assert done.returncode == 2
+    code = "sys.argv = ['afterimage', 'train']\nfrom afterimage.cli import main\nmain()"
+    done = run_without_extras(code, codes=[2])
     assert "afterimage[train]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_named_as_the_package_does_not_hide_an_editable_install(tmp_path):
+    """Python started beside a clone: its folder is a namespace package, found before the hooks of editable installs."""
+    try:
+        importlib.metadata.distribution("afterimage")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("afterimage is not installed here: it is only on the path")
+    (tmp_path / "afterimage").symlink_to(Path(__file__).parents[2])
+    code = "from afterimage import Client; import afterimage; print(afterimage.__file__)"
+    done = run_to_end(python(code), environment={"PYTHONPATH": ""}, folder=tmp_path)
+    assert Path(done.stdout.strip()).name == "__init__.py"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from small_packs import write_small_packs
 
+from runtime.signals.opening import find_data_dir, open_source
 from runtime.signals.packs import PackError
-from runtime.signals.sources import find_data_dir, open_source
 
 
 @pytest.fixture(autouse=True)
