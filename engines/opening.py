@@ -75,7 +75,7 @@ def load_session(
     signatures = {g: graph_signature(manifest, g) for g in graph_names(manifest)}
     # Imported here: half a second that `import engines` and clients without a model should not pay.
     if backend == "onnxruntime":
-        from engines.backends.onnxruntime import OnnxRuntimeRunner
+        from engines.backends.onnxruntime_runner import OnnxRuntimeRunner
 
         return Session(manifest, OnnxRuntimeRunner(folder, signatures, threads=threads, provider=provider))
     from engines.backends.tensorrt_runner import TensorRTRunner
