@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Union
 
@@ -11,7 +10,6 @@ from pydantic import Field, model_validator
 
 from configs.errors import AfterimageError
 from configs.reading import StrictModel, config_path, read_yaml, shipped, validated
-from runtime.rig import Rig
 from trainers.data.missingness import MissingnessPlan
 from trainers.systems.registry import SYSTEMS
 
@@ -92,35 +90,6 @@ class ModelConfig(StrictModel):
     def window_lengths(self) -> dict[str, int]:
         """Modality -> window in samples, in the order of the presence mask."""
         return {name: modality.window for name, modality in self.modalities.items()}
-
-
-@dataclass(frozen=True)
-class SensorWindow:
-    """One sensor of a rig with the window that a model takes; a ``trainers.modalities`` WindowSpec."""
-
-    name: str
-    kind: str
-    sample_shape: tuple[int, ...]
-    rate_hz: float
-    window: int
-
-
-def sensor_windows(config: ModelConfig, rig: Rig) -> dict[str, SensorWindow]:
-    """Join the configuration's windows with the rig's sensors.
-
-    Raises:
-        ConfigurationError: the modalities differ from the rig's, or come in another order.
-    """
-    if tuple(config.modalities) != rig.modality_names:
-        raise ConfigurationError(
-            f"model {config.name!r} reads modalities {list(config.modalities)}, rig {rig.name!r} has "
-            f"{list(rig.modality_names)}; they must be the same, in the same order"
-        )
-    found = {}
-    for name, modality in config.modalities.items():
-        sensor = rig.sensor(name)
-        found[name] = SensorWindow(name, sensor.kind, sensor.sample_shape, sensor.rate_hz, modality.window)
-    return found
 
 
 def shipped_models() -> list[str]:

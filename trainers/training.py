@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.core.quality import measure, thresholds_from
 from runtime.signals.moments import MomentSource
+from trainers.build import build_system
 from trainers.calibration import calibrate, fit_imputation_scale, fit_reliability, validation_evidence
 from trainers.configuration import ConfigurationError, ModelConfig, load_model_config
 from trainers.data.pairing_record import save_pairing_record
@@ -21,7 +22,6 @@ from trainers.data.sampler import Batch, BatchSampler
 from trainers.data.windows import Windows, WindowSet, evaluation_windows
 from trainers.export import export_bundle
 from trainers.loop import Trainer, TrainingError
-from trainers.systems.build import build_system
 
 GOLDEN_ROWS = 4
 DECISION_ROWS = 200

@@ -55,7 +55,7 @@ def evaluate(
 
     if split not in SPLITS:
         raise typer.BadParameter(f"split should be one of {', '.join(SPLITS)}, got {split!r}")
-    checkpoints = import_extra("trainers.evaluation.checkpoint_evaluation", "evaluation")
+    checkpoints = import_extra("trainers.checkpoint_evaluation", "evaluation")
     found = checkpoints.find_model(model)
     source = open_source(data_name(data, synthetic), data)
     if checkpoints.is_checkpoint(found):

@@ -21,6 +21,7 @@ from engines.bundle import MANIFEST_NAME, Calibration, Manifest
 from engines.errors import EngineError
 from engines.session import Session
 from runtime.signals.moments import MomentSource
+from trainers.build import build_system
 from trainers.calibration import calibrate, fit_imputation_scale, fit_reliability, validation_evidence
 from trainers.checkpoint import CheckpointError, load_checkpoint
 from trainers.configuration import ModelConfig
@@ -28,7 +29,6 @@ from trainers.evaluation.judge import one_thread
 from trainers.evaluation.report import evaluate_bundle
 from trainers.export import make_manifest
 from trainers.systems.base import System
-from trainers.systems.build import build_system
 from trainers.training import validation_batches
 
 CHECKPOINT = "checkpoint"
