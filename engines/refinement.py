@@ -16,6 +16,7 @@ from pydantic import Field
 from configs.reading import StrictModel
 
 Array = TypeVar("Array", bound=Any)
+Fusion = TypeVar("Fusion")
 
 
 class Refinement(StrictModel):
@@ -58,3 +59,43 @@ def refined_evidence(
             estimate = posterior[:, begin : begin + evidence[name].shape[1]]
             filled[name] = here * evidence[name] + (1 - here) * estimate
     return filled
+
+
+def refine_incomplete_rows(
+    fuse: Callable[[Mapping[str, Array], Array], Fusion],
+    posterior_of: Callable[[Fusion], Array],
+    names: Sequence[str],
+    evidence: Mapping[str, Array],
+    presence: Array,
+    posterior: Array,
+    refinement: Refinement,
+) -> tuple[Array, Fusion] | None:
+    """Fuse again the rows that lack some modalities but not all, with estimates in the place of what is absent.
+
+    Args:
+        fuse: evidence and presence mask -> what fusion gives for those rows.
+        posterior_of: the posterior (B, posterior_size) in what fusion gives.
+        names: modalities in the order of the mask.
+        evidence: modality -> (B, evidence_size); finite everywhere.
+        presence: (B, M) of 0 and 1.
+        posterior: (B, posterior_size) of the fusion under ``presence``.
+        refinement: rounds and layout.
+
+    Returns:
+        Which rows those are, (B,) bool, and what fusion gives for them; None if there are none.
+    """
+    count = presence.sum(axis=1)
+    rows = (count > 0) & (count < presence.shape[1])
+    if not rows.any():
+        return None
+    there = presence[rows]
+    complete = there * 0 + 1
+    filled = refined_evidence(
+        lambda found: posterior_of(fuse(found, complete)),
+        names,
+        {name: evidence[name][rows] for name in names},
+        there,
+        posterior[rows],
+        refinement,
+    )
+    return rows, fuse(filled, complete)

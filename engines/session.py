@@ -24,7 +24,7 @@ from engines.bundle import (
     presence_patterns,
 )
 from engines.errors import EngineError, InputError
-from engines.refinement import refined_evidence
+from engines.refinement import refine_incomplete_rows
 
 
 @dataclass(frozen=True)
@@ -258,27 +258,28 @@ class Session:
 
     def _refined(self, inputs: Mapping[str, Array], out: dict[str, Array]) -> dict[str, Array]:
         """The outputs of fuse with rows that lack some modalities, but not all, replaced by refined ones."""
-        refinement, presence = self.manifest.refinement, inputs["presence"]
-        count = presence.sum(axis=1)
-        rows = np.flatnonzero((count > 0) & (count < len(self._specs)))
-        if refinement is None or not len(rows):
+        if self.manifest.refinement is None:
             return out
-        complete = np.ones_like(presence[rows])
 
-        def fuse(evidence: Mapping[str, Array]) -> dict[str, Array]:
-            named = {f"evidence_{n}": e for n, e in evidence.items()}
-            return self._run("fuse", {"presence": complete, **named})
+        def fuse(evidence: Mapping[str, Array], presence: Array) -> dict[str, Array]:
+            return self._run(
+                "fuse", {"presence": presence, **{f"evidence_{n}": e for n, e in evidence.items()}}
+            )
 
-        filled = refined_evidence(
-            lambda evidence: fuse(evidence)["posterior"],
+        refined = refine_incomplete_rows(
+            fuse,
+            lambda fused: fused["posterior"],
             tuple(self._specs),
-            {n: inputs[f"evidence_{n}"][rows] for n in self._specs},
-            presence[rows],
-            out["posterior"][rows],
-            refinement,
+            {n: inputs[f"evidence_{n}"] for n in self._specs},
+            inputs["presence"],
+            out["posterior"],
+            self.manifest.refinement,
         )
+        if refined is None:
+            return out
+        rows, better = refined
         merged = {name: value.copy() for name, value in out.items()}
-        for name, value in fuse(filled).items():
+        for name, value in better.items():
             merged[name][rows] = value
         return merged
 

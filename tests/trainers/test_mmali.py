@@ -26,8 +26,9 @@ from trainers.objectives.mmali import (
     possible_classes,
 )
 from trainers.systems.base import System
-from trainers.systems.mmali import Mmali, Standardisation
+from trainers.systems.mmali import Mmali
 from trainers.systems.mmali_discriminators import FactorizedDiscriminator
+from trainers.systems.standardization import PresentStandardization
 
 Make = Callable[[ModelConfig], System]
 Configure = Callable[..., ModelConfig]
@@ -259,7 +260,7 @@ def test_a_style_is_the_modalitys_own_or_the_priors_mean(toy_config: Configure, 
 
 
 def test_codes_are_standardised_over_the_rows_that_count() -> None:
-    standard, features = Standardisation(3), 4 + 2 * torch.randn(50, 3, generator=random())
+    standard, features = PresentStandardization(3, floor=1e-5), 4 + 2 * torch.randn(50, 3, generator=random())
     present = torch.ones(50)
     present[30:] = 0.0
     features[30:] = 1e4

@@ -44,6 +44,10 @@ class Gaussian(NamedTuple):
         """The Gaussians at ``index`` of the first axis."""
         return Gaussian(self.mean[index], self.log_variance[index])
 
+    def repeat_rows(self, count: int) -> Gaussian:
+        """Every row of the first axis ``count`` times in succession."""
+        return Gaussian(*(t.repeat_interleave(count, dim=0) for t in self))
+
 
 def product_of_experts(mean: Tensor, log_variance: Tensor, weight: Tensor, *, prior: bool = True) -> Gaussian:
     """Weighted product of Gaussian experts, q(z) ∝ [N(z; 0, I)] · ∏_k N(z; μ_k, σ²_k)^{w_k}.

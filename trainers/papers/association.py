@@ -25,7 +25,8 @@ from trainers.papers.paired_set import PairedSet
 from trainers.papers.protocol import Report
 from trainers.papers.training import train_arm
 from trainers.systems.adding_modalities import add_modality
-from trainers.systems.associators import Associators, AssociatorsConfig
+from trainers.systems.associators import Associators
+from trainers.systems.associators_config import AssociatorsConfig
 
 Rows = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int64]

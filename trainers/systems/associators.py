@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations, pairwise
-from typing import Any, ClassVar, Literal
+from itertools import pairwise
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from trainers.fusion.association_paths import Edge, Path, cheapest_paths
@@ -17,66 +16,9 @@ from trainers.fusion.masks import all_patterns
 from trainers.modalities.network import ModalityNetwork
 from trainers.objectives.association import cross_modal_loss, intra_modal_loss, latent_matching_loss
 from trainers.objectives.classification import labelled_cross_entropy
-from trainers.systems.base import Batches, FusedTensors, LabelledWindows, Phase, System, SystemConfig
-
-
-class AssociatorsConfig(SystemConfig):
-    """Settings of the associator network."""
-
-    PHASES: ClassVar = ("intra", "cross", "classify")
-
-    name: Literal["associators"] = "associators"
-    latent_size: int = Field(default=32, ge=1, description="of modalities that latent_sizes does not name")
-    latent_sizes: dict[str, int] = Field(default_factory=dict, description="modality -> latent size")
-    pairs: Literal["all"] | tuple[tuple[str, str], ...] = Field(
-        default="all", description="pairs joined directly, both ways; they must connect all modalities"
-    )
-    hidden_size: int = Field(default=128, ge=1, description="width of an associator")
-    prototypes: int = Field(
-        default=0,
-        ge=0,
-        description="of an associator, whose output then is a soft choice among so many; 0: a second hidden layer",
-    )
-    associators_per_step: int = Field(default=4, ge=1, description="associators that learn in one step")
-    intra_kl: float = Field(default=1.0, ge=0, description="λ_int of eq. 6")
-    cross_objective: Literal["reconstruction", "latent"] = Field(
-        default="reconstruction",
-        description="what associators learn from: eq. 7, or our KL between the partner's own latent and the associated",
-    )
-    associate_from: Literal["sample", "mean"] = Field(
-        default="sample", description="what associators see of the source's latent in training"
-    )
-    round_trip: float = Field(
-        default=0.0,
-        ge=0,
-        description="our extension: weight of the KL between a latent and what comes back of it from the other one",
-    )
-    cross_kl: float = Field(default=1.0, ge=0, description="λ_crs of eq. 7")
-    kl_warmup: float = Field(
-        default=0.2, ge=0, le=1, description="share of a phase over which the λ rise from 0"
-    )
-    intra_classification: float = Field(
-        default=0.0, ge=0, description="our extension: weight of each modality's own cross entropy in phase 1"
-    )
-    classify: Literal["sample", "mean", "never"] = Field(
-        default="sample",
-        description="what classifiers see in training; never: none are trained, as in the paper",
-    )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    added: tuple[str, ...] = Field(
-        default=(),
-        description="modalities added to an earlier network; they vote on the class only where present",
-    )
-    kept_modalities: tuple[str, ...] = Field(
-        default=(), description="whose autoencoder and classifier an earlier run trained; they learn no more"
-    )
-    kept_pairs: tuple[tuple[str, str], ...] = Field(
-        default=(), description="whose associators an earlier run trained, both ways; they learn no more"
-    )
-
-    def decoder_size(self, modality: str, classes: int) -> int:
-        """The modality's own latent size."""
-        return self.latent_sizes.get(modality, self.latent_size)
+from trainers.systems.associators_config import AssociatorsConfig
+from trainers.systems.base import Batches, FusedTensors, LabelledWindows, Phase, System, warm_up
+from trainers.systems.pattern_classification import pattern_cross_entropy
 
 
 class Associators(System):
@@ -102,7 +44,7 @@ class Associators(System):
     ) -> None:
         super().__init__(networks, classes)
         self.config = config
-        self.pairs = _checked_pairs(config, self.names)
+        self.pairs = config.edges(self.names)
         sizes = {name: network.latent_size for name, network in networks.items()}
         self.heads = nn.ModuleDict(
             {n: nn.Linear(net.hidden_size, 2 * sizes[n]) for n, net in networks.items()}
@@ -217,7 +159,7 @@ class Associators(System):
         self, phase: str, batch: LabelledWindows, generator: torch.Generator, *, progress: float
     ) -> dict[str, Tensor]:
         """Eq. 6, eq. 7 or the cross entropy over all missing patterns, by phase."""
-        warm = min(1.0, progress / self.config.kl_warmup) if self.config.kl_warmup else 1.0
+        warm = warm_up(progress, self.config.kl_warmup)
         if phase == "intra":
             own = self._own(batch, self._new_names)
             terms = self._intra_terms(own, batch, generator, self.config.intra_kl * warm)
@@ -289,17 +231,16 @@ class Associators(System):
     def _classification_term(
         self, own: dict[str, Gaussian], batch: LabelledWindows, generator: torch.Generator
     ) -> Tensor:
-        rows, count = batch.presence.shape[0], len(self.patterns)
-        masks = (batch.presence.unsqueeze(1) * self.patterns).reshape(rows * count, -1)
-        repeated = {n: Gaussian(*(t.repeat_interleave(count, dim=0) for t in g)) for n, g in own.items()}
-        with torch.no_grad():
-            found = self.latents(repeated, masks)
-            chosen = {
-                n: g.sample(generator) if self.config.classify == "sample" else g.mean
-                for n, g in found.items()
-            }
-        logits = self.classify(chosen, masks).reshape(rows, count, -1)
-        return labelled_cross_entropy(logits, batch.labels, smoothing=self.config.label_smoothing)
+        def decide(masks: Tensor, count: int) -> Tensor:
+            with torch.no_grad():
+                found = self.latents({n: g.repeat_rows(count) for n, g in own.items()}, masks)
+                chosen = {
+                    n: g.sample(generator) if self.config.classify == "sample" else g.mean
+                    for n, g in found.items()
+                }
+            return self.classify(chosen, masks)
+
+        return pattern_cross_entropy(decide, self.patterns, batch, smoothing=self.config.label_smoothing)
 
     def _reconstruction(self, name: str, measured: tuple[Tensor, Tensor], z: Tensor) -> Tensor:
         network = self.network(name)
@@ -383,22 +324,3 @@ STEP_COST = 0.01
 
 def _key(source: str, target: str) -> str:
     return f"{source}_to_{target}"
-
-
-def _checked_pairs(config: AssociatorsConfig, names: tuple[str, ...]) -> tuple[Edge, ...]:
-    """Both directions of the configured pairs; ValueError on an unknown name or a rig left in pieces."""
-    pairs = tuple(combinations(names, 2)) if config.pairs == "all" else config.pairs
-    named = {
-        "pairs": {n for pair in pairs for n in pair},
-        "kept_pairs": {n for pair in config.kept_pairs for n in pair},
-        "kept_modalities": set(config.kept_modalities),
-        "added": set(config.added),
-    }
-    for field, chosen in named.items():
-        if unknown := sorted(chosen - set(names)):
-            raise ValueError(f"system.{field} names modalities {unknown}; there are {list(names)}")
-    both = tuple(dict.fromkeys(edge for i, j in pairs for edge in ((i, j), (j, i))))
-    reached = {n for path in cheapest_paths(dict.fromkeys(both, 1.0)) for n in path}
-    if len(names) > 1 and reached != set(names):
-        raise ValueError(f"system.pairs join {sorted(reached)}; all of {list(names)} must be connected")
-    return both

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from configs.reading import StrictModel
-from engines.refinement import Refinement, refined_evidence
+from engines.refinement import Refinement, refine_incomplete_rows
 from trainers.modalities.network import ModalityNetwork
 
 
@@ -91,6 +91,11 @@ Batches = Callable[[], Iterable[LabelledWindows]]
 """Gives a fresh pass over fixed, unaugmented validation batches each time it is called."""
 
 
+def warm_up(progress: float, share: float) -> float:
+    """A weight that rises from 0 to 1 over the first ``share`` of a phase; 1 throughout where the share is 0."""
+    return min(1.0, progress / share) if share else 1.0
+
+
 class System(nn.Module, ABC):
     """Networks of all modalities joined by one scheme of fusion.
 
@@ -119,6 +124,20 @@ class System(nn.Module, ABC):
         network = self.networks[modality]
         assert isinstance(network, ModalityNetwork)
         return network
+
+    def check_latent_sizes(self, size: int, expected: str) -> None:
+        """Check that every modality's decoder takes latents of one size.
+
+        Args:
+            size: what the decoders have to take.
+            expected: what has that size, for the message.
+
+        Raises:
+            ValueError: names the first modality whose decoder takes another size.
+        """
+        for name in self.names:
+            if (found := self.latent_size(name)) != size:
+                raise ValueError(f"modality {name!r}: latent_size {found}, {expected}")
 
     def latent_size(self, modality: str) -> int:
         """Size of the latent that :meth:`decode` takes for a modality."""
@@ -151,25 +170,24 @@ class System(nn.Module, ABC):
         Rows with everything or nothing present are fused once.
         """
         fused, refinement = self.fuse(evidence, presence), self.refinement()
-        count = presence.sum(dim=1)
-        rows = ((count > 0) & (count < len(self.names))).nonzero().squeeze(1)
-        if refinement is None or not len(rows):
+        if refinement is None:
             return fused
-        complete = torch.ones_like(presence[rows])
-        given = {n: e[rows] for n, e in evidence.items()}
-        filled = refined_evidence(
-            lambda e: self.fuse(e, complete).posterior,
+        refined = refine_incomplete_rows(
+            self.fuse,
+            lambda found: found.posterior,
             self.names,
-            given,
-            presence[rows],
-            fused.posterior[rows],
+            evidence,
+            presence,
+            fused.posterior,
             refinement,
         )
-        better = self.fuse(filled, complete)
+        if refined is None:
+            return fused
+        rows, better = refined
         return FusedTensors(
-            fused.logits.index_copy(0, rows, better.logits),
-            fused.posterior.index_copy(0, rows, better.posterior),
-            {n: z.index_copy(0, rows, better.latents[n]) for n, z in fused.latents.items()},
+            fused.logits.index_put((rows,), better.logits),
+            fused.posterior.index_put((rows,), better.posterior),
+            {n: z.index_put((rows,), better.latents[n]) for n, z in fused.latents.items()},
         )
 
     def sample_prior(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:

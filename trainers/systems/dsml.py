@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from trainers.fusion.masks import draw_subset
 from trainers.modalities.network import ModalityNetwork
 from trainers.objectives.classification import ABSENT_LABEL, labelled_cross_entropy, masked_mean
 from trainers.objectives.dsml import code_distance, passing_loss, pseudo_label_loss, telling_loss
-from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System, SystemConfig
+from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System, SystemConfig, warm_up
 from trainers.systems.dsml_discriminators import Discriminators, Tuples
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class DsmlConfig(SystemConfig):
@@ -97,19 +98,13 @@ class Dsml(System):
     def __init__(self, networks: Mapping[str, ModalityNetwork], classes: int, config: DsmlConfig) -> None:
         super().__init__(networks, classes)
         self.config = config
-        for name, network in networks.items():
-            if network.latent_size != classes + config.latent_size:
-                raise ValueError(
-                    f"modality {name!r}: latent_size {network.latent_size}, class and style have "
-                    f"{classes} + {config.latent_size}"
-                )
+        size = config.latent_size
+        self.check_latent_sizes(classes + size, f"class and style have {classes} + {size}")
         self.classifiers = nn.ModuleDict(
             {n: nn.Linear(net.hidden_size, classes) for n, net in networks.items()}
         )
-        self.encoders = nn.ModuleDict(
-            {n: nn.Linear(net.hidden_size, config.latent_size) for n, net in networks.items()}
-        )
-        self.discriminators = Discriminators(networks, config.latent_size, classes, config.discriminator_size)
+        self.encoders = nn.ModuleDict({n: nn.Linear(net.hidden_size, size) for n, net in networks.items()})
+        self.discriminators = Discriminators(networks, size, classes, config.discriminator_size)
 
     def evidence_size(self, modality: str) -> int:
         """Class logits and style."""
@@ -271,7 +266,7 @@ class Dsml(System):
         style, every = drawn[:, self.classes :], torch.ones_like(drawn[:, 0])
         places, terms = range(len(self.names)), {}
         if config.generated_classification:
-            begun = min(1.0, progress / config.generated_from) if config.generated_from else 1.0
+            begun = warm_up(progress, config.generated_from)
             found = [labelled_cross_entropy(reread.logits[:, j], label) for j in places]
             terms["generated_classification"] = (
                 config.generated_classification * begun * torch.stack(found).sum()
@@ -336,7 +331,7 @@ class Dsml(System):
 @contextmanager
 def _kept_statistics(module: nn.Module) -> Iterator[None]:
     """Batch norms use their running statistics and leave them alone."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    norms = [m for m in module.modules() if isinstance(m, BATCH_NORMS) and m.training]
     for norm in norms:
         norm.eval()
     try:

@@ -22,8 +22,9 @@ from trainers.objectives.hmvae import (
     negative_bound,
     semi_supervised_mean,
 )
-from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System, SystemConfig
-from trainers.systems.hmvae_distributions import ConditionalGaussian, PresentStandardization, block
+from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System, SystemConfig, warm_up
+from trainers.systems.hmvae_distributions import ConditionalGaussian, block
+from trainers.systems.standardization import PresentStandardization
 
 
 class HmvaeConfig(SystemConfig):
@@ -109,11 +110,7 @@ class Hmvae(System):
         super().__init__(networks, classes)
         self.config = config
         size, width, norm = config.latent_size, config.hidden_size, config.normalization
-        for name, network in networks.items():
-            if network.latent_size != size:
-                raise ValueError(
-                    f"modality {name!r}: latent_size {network.latent_size}, the shared representation has {size}"
-                )
+        self.check_latent_sizes(size, f"the shared representation has {size}")
         features = {n: network.hidden_size for n, network in networks.items()}
         self.standardization = nn.ModuleDict({n: PresentStandardization(d) for n, d in features.items()})
         self.joint = ConditionalGaussian(list(features.values()), size, width, norm)
@@ -355,7 +352,7 @@ class Hmvae(System):
         y = torch.where(labelled, given, gumbel_softmax(logits, config.gumbel_temperature, generator))
         top = self.style(a, y)
         prior = self.prior(top.sample(generator), y)
-        warm = min(1.0, progress / config.divergence_warmup) if config.divergence_warmup else 1.0
+        warm = warm_up(progress, config.divergence_warmup)
         return negative_bound(
             reconstruction, a, q, prior, top, label_divergence(logits, labels), divergence_weight=warm
         )
