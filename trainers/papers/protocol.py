@@ -11,7 +11,6 @@ from typing import Literal
 from configs.errors import AfterimageError
 
 Budget = Literal["smoke", "small", "full"]
-BUDGETS: tuple[Budget, ...] = ("smoke", "small", "full")
 
 Metrics = dict[str, float]
 """What was measured of one arm with one seed: metric -> value; accuracies and coherences in percent."""
