@@ -30,7 +30,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,8 @@ TRAINING_WINDOWS_NAME = "training_windows.npz"
 
 ModalityKind = Literal["rgb", "depth", "audio", "eeg"]
 WireDtype = Literal["uint8", "uint16", "int16", "float32"]
+
+Model = TypeVar("Model", bound=StrictModel)
 
 
 class BundleError(AfterimageError):
@@ -259,21 +261,42 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise BundleError(f"{folder}: not a bundle: no {MANIFEST_NAME}; make one with `afterimage train`")
+    return read_versioned(
+        path, Manifest, SCHEMA_VERSION, BundleError, schema="schema version", advice="export the bundle again"
+    )
+
+
+def read_versioned(
+    path: Path, model: type[Model], version: int, error: type[AfterimageError], *, schema: str, advice: str
+) -> Model:
+    """Read a JSON file that names its ``schema_version``.
+
+    Args:
+        path: a file that is there.
+        model: what it holds.
+        version: the schema version that this build reads.
+        error: the class of what is raised.
+        schema: what the version is called in a message.
+        advice: what to do about another version.
+
+    Raises:
+        error: it cannot be read, is not JSON, has another version, or a field is not valid.
+    """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise error(f"{path}: cannot be read: {e.strerror or e}") from e
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise BundleError(f"{path}: expected JSON, got something else: {e}") from e
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
-        raise BundleError(
-            f"{path}: schema version {version!r}, this build reads {SCHEMA_VERSION}; export the bundle again"
-        )
+        raise error(f"{path}: expected JSON, got something else: {e}") from e
+    found = raw.get("schema_version") if isinstance(raw, dict) else None
+    if found != version:
+        raise error(f"{path}: {schema} {found!r}, this build reads {version}; {advice}")
     try:
-        return Manifest.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as e:
         first = e.errors()[0]
-        where = ".".join(str(p) for p in first["loc"]) or "manifest"
-        raise BundleError(f"{path}: {where}: {first['msg']} (got {str(first['input'])[:80]!r})") from e
+        where = ".".join(str(p) for p in first["loc"]) or path.stem
+        raise error(f"{path}: {where}: {first['msg']} (got {str(first['input'])[:80]!r})") from e
 
 
 def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from configs.reading import StrictModel
 from engines.bundle import (
@@ -33,6 +33,7 @@ from engines.bundle import (
     check_files,
     graph_names,
     read_manifest,
+    read_versioned,
 )
 from engines.errors import EngineError
 from engines.targets import BatchProfile, EngineBackend, Precision, Target, load_target, shipped_targets
@@ -204,23 +205,13 @@ def load_engine(folder: Path, *, verify: bool = True) -> tuple[EngineManifest, M
 
 def _read_engine(folder: Path) -> EngineManifest:
     path = folder / ENGINE_NAME
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise EngineError(
-            f"{folder}: not an engine: no {ENGINE_NAME}; make one with `afterimage compile`"
-        ) from e
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise EngineError(f"{path}: expected JSON, got something else: {e}") from e
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != ENGINE_SCHEMA_VERSION:
-        raise EngineError(
-            f"{path}: engine schema {version!r}, this build reads {ENGINE_SCHEMA_VERSION}; "
-            "rebuild it with `afterimage compile BUNDLE --target TARGET`"
-        )
-    try:
-        return EngineManifest.model_validate(raw)
-    except ValidationError as e:
-        first = e.errors()[0]
-        where = ".".join(str(p) for p in first["loc"]) or "engine"
-        raise EngineError(f"{path}: {where}: {first['msg']} (got {str(first['input'])[:80]!r})") from e
+    if not path.is_file():
+        raise EngineError(f"{folder}: not an engine: no {ENGINE_NAME}; make one with `afterimage compile`")
+    return read_versioned(
+        path,
+        EngineManifest,
+        ENGINE_SCHEMA_VERSION,
+        EngineError,
+        schema="engine schema",
+        advice="rebuild it with `afterimage compile BUNDLE --target TARGET`",
+    )

@@ -45,7 +45,7 @@ class Fused:
 
 
 @dataclass(frozen=True)
-class Tick:
+class TickResult:
     """What a whole tick gives.
 
     Attributes:
@@ -173,7 +173,7 @@ class Session:
         windows: Mapping[str, npt.NDArray[Any]],
         evidence: Mapping[str, npt.NDArray[Any]],
         presence: npt.NDArray[Any],
-    ) -> Tick:
+    ) -> TickResult:
         """Encode the windows that are due and fuse, as one piece of work where the backend has such (a CUDA graph).
 
         The decision is that of :meth:`encode` for every window and :meth:`fuse` of it all. A window whose evidence is
@@ -209,7 +209,7 @@ class Session:
         self._check_outputs("fuse", out, len(mask))
         made = {name: out[f"evidence_{name}"] for name in raw}
         if all(np.isfinite(e).all() for e in made.values()):
-            return Tick(made, self._fused(mask, out), ())
+            return TickResult(made, self._fused(mask, out), ())
         return self._tick_without_refused(made, evidence, mask)
 
     def imputation_scale(self, modality: str, presence: npt.NDArray[Any] | Sequence[int]) -> float | None:
@@ -232,19 +232,19 @@ class Session:
 
     def _tick_in_steps(
         self, windows: Mapping[str, Array], evidence: Mapping[str, npt.NDArray[Any]], mask: Array
-    ) -> Tick:
+    ) -> TickResult:
         """A tick of a bundle that goes through its refinement: the loop around fuse needs the evidence on the host."""
         made = {n: self._run(f"encode_{n}", {"window": w})["evidence"] for n, w in windows.items()}
         return self._tick_without_refused(made, evidence, mask)
 
     def _tick_without_refused(
         self, made: Mapping[str, Array], evidence: Mapping[str, npt.NDArray[Any]], mask: Array
-    ) -> Tick:
+    ) -> TickResult:
         """Fuse encoded windows, leaving out those whose evidence is not finite."""
         refused = tuple(n for n, e in made.items() if not np.isfinite(e).all())
         kept = {n: e for n, e in made.items() if n not in refused}
         trusted = mask * np.array([n not in refused for n in self._specs], np.float32)
-        return Tick(kept, self.fuse({**evidence, **kept}, trusted), refused)
+        return TickResult(kept, self.fuse({**evidence, **kept}, trusted), refused)
 
     def _fused(self, mask: Array, out: Mapping[str, Array]) -> Fused:
         """Outputs of the fuse graph as a decision, calibrated for each row's missing pattern."""

@@ -13,7 +13,7 @@ import os
 import tempfile
 from pathlib import Path
 
-_LOG = logging.getLogger("engines.cache")
+_LOG = logging.getLogger("afterimage.engines.cache")
 _DIGEST_SIZE = 32
 
 

@@ -2,8 +2,8 @@
 
 TensorRT-RTX builds ahead of time, without a GPU, one engine for many GPUs, and specialises kernels when it is loaded.
 TensorRT builds on the GPU that will run the engine. Neither library is imported before it is needed, and what they
-print goes to Python's logging (logger ``engines.tensorrt``), below the level that reaches a terminal by default: what
-matters to the user is in the exception.
+print goes to Python's logging (logger ``afterimage.engines.tensorrt``) as DEBUG: what matters to the user is in the
+exception.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engines.errors import BackendUnavailableError, CompileError
 from engines.targets import BatchProfile, Target
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_LOG = logging.getLogger("engines.tensorrt")
+_LOG = logging.getLogger("afterimage.engines.tensorrt")
 
 
 def load_library(backend: str) -> Any:
@@ -75,7 +75,6 @@ class LibraryLog:
         self.errors: deque[str] = deque(maxlen=20)
         severity = library.ILogger.Severity
         worst = (severity.INTERNAL_ERROR, severity.ERROR)
-        levels = {severity.WARNING: logging.INFO, **dict.fromkeys(worst, logging.INFO)}
         errors = self.errors
 
         class Native(library.ILogger):  # type: ignore[misc]
@@ -85,7 +84,7 @@ class LibraryLog:
             def log(self, level: Any, message: str) -> None:
                 if level in worst:
                     errors.append(message)
-                _LOG.log(levels.get(level, logging.DEBUG), "%s", message)
+                _LOG.debug("%s", message)
 
         self.native = Native()
 

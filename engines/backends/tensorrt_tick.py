@@ -26,11 +26,11 @@ STREAM = "stream"
 SINGLE_TICKS = 64
 LARGER_TICKS = 8
 
-_LOG = logging.getLogger("engines.tensorrt")
+_LOG = logging.getLogger("afterimage.engines.tensorrt")
 
 
 @dataclass
-class _Tick:
+class _PreparedTick:
     """One set of due modalities at one batch size.
 
     Attributes:
@@ -63,7 +63,7 @@ class Ticks:
         self._device = device
         self._tensors = tick_tensors(engines)
         self._modalities = _modalities(engines)
-        self._ticks: dict[tuple[tuple[str, ...], int], _Tick] = {}
+        self._ticks: dict[tuple[tuple[str, ...], int], _PreparedTick] = {}
         self._layouts: dict[int, Layout] = {}
         self._contexts: dict[tuple[str, int], tuple[Context, Mapping[str, int]]] = {}
 
@@ -99,7 +99,7 @@ class Ticks:
             context.close()
         self._contexts.clear()
 
-    def _prepared(self, due: tuple[str, ...], rows: int) -> _Tick:
+    def _prepared(self, due: tuple[str, ...], rows: int) -> _PreparedTick:
         """The tick of a set and batch size, captured if its time has come."""
         tick = self._tick(due, rows)
         if not tick.has_run or tick.captured is not None or self.submission != CAPTURED:
@@ -118,14 +118,14 @@ class Ticks:
             return self._tick(due, rows)
         return tick
 
-    def _tick(self, due: tuple[str, ...], rows: int) -> _Tick:
+    def _tick(self, due: tuple[str, ...], rows: int) -> _PreparedTick:
         """The tick of a set and batch size: a lasting one within the bounds, else one for this time."""
         tick = self._ticks.get((due, rows))
         if tick is not None:
             return tick
         singles = sum(r == 1 for _, r in self._ticks)
         lasting = singles < SINGLE_TICKS if rows == 1 else len(self._ticks) - singles < LARGER_TICKS
-        tick = _Tick(self._compose(due, rows, lasting))
+        tick = _PreparedTick(self._compose(due, rows, lasting))
         if lasting:
             self._ticks[due, rows] = tick
         return tick

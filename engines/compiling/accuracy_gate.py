@@ -15,7 +15,7 @@ import numpy as np
 
 from engines.backends.interface import Array
 from engines.bundle import DECISIONS_NAME, BundleError, Manifest
-from engines.compiling.arrays import BundleArrays
+from engines.compiling.bundle_arrays import BundleArrays
 from engines.compiling.parity import THRESHOLD, differing_decisions, fuse_in_batches, in_batches
 from engines.session import Session
 

@@ -22,9 +22,9 @@ from engines.bundle import (
 )
 from engines.compiling.accuracy_gate import DecisionSet, decision_change, has_decisions
 from engines.compiling.parity import THRESHOLDS, check_parity
-from engines.compiling.precision import ReducedGraph
-from engines.compiling.products import UnoptimisedRunner
-from engines.compiling.reduction import reduce_graphs, reduced_graph_names
+from engines.compiling.product_choice import ReducedGraph
+from engines.compiling.reduced_precision import reduce_graphs, reduced_graph_names
+from engines.compiling.weight_products import UnoptimisedRunner
 from engines.engine import (
     ENGINE_NAME,
     DecisionRecord,

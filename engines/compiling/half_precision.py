@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.backends.interface import Array
-from engines.compiling.products import (
+from engines.compiling.weight_products import (
     KINDS,
     activations,
     copied,
@@ -59,7 +59,7 @@ BF16 = HalfFormat("bf16", "BFLOAT16", 8, 2.0**100, ("Conv", "Gemm", "MatMul"))
 
 
 class HalfPrecision:
-    """Puts products of one graph into a format of 16 bits; see :class:`engines.compiling.precision.Rewriter`."""
+    """Puts products of one graph into a format of 16 bits; see :class:`engines.compiling.product_choice.Rewriter`."""
 
     def __init__(self, model: Any, half: HalfFormat, inputs: Mapping[str, Array]) -> None:
         """Find the products whose operands and results stay far from the format's largest number.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from engines.backends.interface import Array
 from engines.bundle import GOLDEN_NAME, Manifest
-from engines.compiling.arrays import BundleArrays
+from engines.compiling.bundle_arrays import BundleArrays
 from engines.session import Session
 from engines.targets import Precision
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from engines.backends.interface import Array
-from engines.compiling.products import KINDS, activations, copied, inner_values, products
+from engines.compiling.weight_products import KINDS, activations, copied, inner_values, products
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ TENSORRT = QuantisedForm(KINDS, unsigned=False, weight_bits=8, results=False)
 
 
 class Quantisation:
-    """Quantises products of one graph; see :class:`engines.compiling.precision.Rewriter`."""
+    """Quantises products of one graph; see :class:`engines.compiling.product_choice.Rewriter`."""
 
     def __init__(self, model: Any, form: QuantisedForm, inputs: Mapping[str, Array]) -> None:
         """Find the ranges of all activations.

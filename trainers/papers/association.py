@@ -70,8 +70,8 @@ class Domain:
         """(N, *window_shape) raw values."""
         return self.recordings.images
 
-    def cut(self, train: int, held_out: int) -> Domain:
-        """The same with at most so many rows of each split, drawn at random; for the smallest budget."""
+    def subsample(self, train: int, held_out: int) -> Domain:
+        """The same domain with a random sample of at most this many rows of each split; for the smallest budget."""
         rng = np.random.default_rng(0)
         r = self.recordings
         counts = ((r.train, train), (r.validation, held_out), (r.test, held_out))

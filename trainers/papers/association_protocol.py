@@ -94,7 +94,7 @@ class AssociationProtocol(Protocol):
         shared = folder.parents[2] / "shared"
         domains = self.domains(data, effort.autoencoder)
         if effort.rows is not None:
-            domains = {name: d.cut(*effort.rows) for name, d in domains.items()}
+            domains = {name: d.subsample(*effort.rows) for name, d in domains.items()}
         system = self._network(domains, arm, seed, effort.associators, folder, shared, report)
         report("judge", 0, 1)
         judges = {name: judgement(d, shared, effort.judge) for name, d in domains.items()}

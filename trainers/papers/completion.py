@@ -63,14 +63,14 @@ def measure_completion(
         system: trained.
         images: (N, 28, 28) uint8.
         labels: (N,) true classes.
-        stripes: how they are cut.
+        stripes: how they are split into stripes.
         oracles: ``whole``, and one for every stripe.
         generator: of all draws.
         draws: from the prior.
     """
     system.eval()
-    cut = stripes.cut(images)
-    evidence = encode_system(system, {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in cut.items()})
+    parts = stripes.split(images)
+    evidence = encode_system(system, {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in parts.items()})
     read = _whole_reader(stripes, oracles["whole"])
 
     def accuracy(latents: Latents) -> float:
@@ -87,7 +87,7 @@ def measure_completion(
     }
     everything = _joint_reader(stripes, oracles)
     prior = system.sample_prior(draws, generator)
-    measured = {n: o.predict(cut[n]) for n, o in oracles.items() if n != "whole"}
+    measured = {n: o.predict(parts[n]) for n, o in oracles.items() if n != "whole"}
     measured["whole"] = oracles["whole"].predict(images)
     return {
         **drawn,
@@ -121,7 +121,7 @@ def completed_examples(
 ) -> dict[str, npt.NDArray[Any]]:
     """The first digit of each class and its completions (C, 28, 28) uint8: ``measured``, then by set of stripes."""
     first = images[[int(np.argmax(labels == c)) for c in np.unique(labels)]]
-    windows = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in stripes.cut(first).items()}
+    windows = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in stripes.split(first).items()}
     evidence = encode_system(system, windows)
     found = {"measured": first}
     for pattern in presence_patterns(len(stripes.names)):

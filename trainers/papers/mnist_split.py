@@ -231,7 +231,7 @@ class MnistSplit(Protocol):
         """One that reads whole digits, under ``whole``, and one for every stripe."""
         images, labels = digits.images[digits.train], digits.labels[digits.train]
         found = {}
-        for name, shown in {"whole": images, **self.stripes.cut(images)}.items():
+        for name, shown in {"whole": images, **self.stripes.split(images)}.items():
 
             def progress(step: int, loss: float, what: str = f"oracle of {name}") -> None:
                 report(what, step, setting.oracle_steps)

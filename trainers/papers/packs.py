@@ -96,9 +96,9 @@ def finger_spelling(data: Path) -> Recordings:
     for letter in np.unique(labels):
         rows = np.flatnonzero((labels == letter) & (split == 0))
         rows = rows[np.argsort(frame[rows], kind="stable")]
-        cut = len(rows) - round(VALIDATION_SHARE * len(rows))
-        train.append(rows[:cut])
-        validation.append(rows[cut:])
+        boundary = len(rows) - round(VALIDATION_SHARE * len(rows))
+        train.append(rows[:boundary])
+        validation.append(rows[boundary:])
     return Recordings(
         {"rgb": pack.array("rgb"), "depth": pack.array("depth_mm")},
         labels.astype(np.int64),
@@ -113,7 +113,9 @@ def _official(path: Path, held_out: int) -> Recordings:
     images = np.concatenate([pack.array("x_train"), pack.array("x_test")])
     first, second = pack.array("y_train"), pack.array("y_test")
     # Never more than a fifth, so that a pack cut down for a test still has something to learn from.
-    cut = len(first) - min(held_out, len(first) // 5)
+    boundary = len(first) - min(held_out, len(first) // 5)
     rows = np.arange(len(images), dtype=np.int64)
     labels = np.concatenate([first, second]).astype(np.int64)
-    return Recordings({"image": images}, labels, rows[:cut], rows[cut : len(first)], rows[len(first) :])
+    return Recordings(
+        {"image": images}, labels, rows[:boundary], rows[boundary : len(first)], rows[len(first) :]
+    )

@@ -21,10 +21,10 @@ from engines.bundle import (
     presence_patterns,
 )
 from engines.compiling.accuracy_gate import DecisionChange, DecisionSet, decision_change
-from engines.compiling.arrays import BundleArrays
+from engines.compiling.bundle_arrays import BundleArrays
 from engines.compiling.parity import Golden
-from engines.compiling.precision import ProductChoice, ReducedGraph, Samples, tolerance
-from engines.compiling.products import UnoptimisedRunner
+from engines.compiling.product_choice import GraphExamples, ProductChoice, ReducedGraph, tolerance
+from engines.compiling.weight_products import UnoptimisedRunner
 from engines.errors import CompileError
 from engines.opening import load_session
 from engines.session import Session
@@ -60,12 +60,12 @@ def reduce_graphs(
         CompileError: the bundle lacks what the precision needs, a graph cannot be rewritten, or decisions change too
             much even with all precision given back.
     """
-    decisions, samples = _inputs(bundle, manifest, target)
+    decisions, examples = _inputs(bundle, manifest, target)
     choices = {}
     for graph in reduced_graph_names(manifest):
         report(f"{graph}: choosing products for {target.precision}")
         source = (bundle / f"{graph}.onnx").read_bytes()
-        choices[graph] = ProductChoice(graph, source, target, samples[graph])
+        choices[graph] = ProductChoice(graph, source, target, examples[graph])
     report("decisions")
     allowance = tolerance(target)
     reduced = {graph: choice.within(allowance) for graph, choice in choices.items()}
@@ -92,7 +92,7 @@ def emulated_change(
         return decision_change(session, decisions)
 
 
-def _inputs(bundle: Path, manifest: Manifest, target: Target) -> tuple[DecisionSet, dict[str, Samples]]:
+def _inputs(bundle: Path, manifest: Manifest, target: Target) -> tuple[DecisionSet, dict[str, GraphExamples]]:
     """What the precision is checked by, and what each graph's products are chosen by."""
     needed = (DECISIONS_NAME, TRAINING_WINDOWS_NAME) if target.precision == "int8" else (DECISIONS_NAME,)
     for name in needed:
@@ -103,13 +103,13 @@ def _inputs(bundle: Path, manifest: Manifest, target: Target) -> tuple[DecisionS
             )
     decisions = DecisionSet(bundle / DECISIONS_NAME, manifest)
     if target.precision == "int8":
-        return decisions, _training_samples(bundle, manifest)
+        return decisions, _training_examples(bundle, manifest)
     golden = Golden(bundle / GOLDEN_NAME, manifest)
     cases = {graph: golden.case(graph) for graph in reduced_graph_names(manifest)}
-    return decisions, {graph: Samples(*case) for graph, case in cases.items() if case is not None}
+    return decisions, {graph: GraphExamples(*case) for graph, case in cases.items() if case is not None}
 
 
-def _training_samples(bundle: Path, manifest: Manifest) -> dict[str, Samples]:
+def _training_examples(bundle: Path, manifest: Manifest) -> dict[str, GraphExamples]:
     """Training windows and their latents, with what the bundle's own graphs make of them.
 
     Each window gives two latents: with all modalities there, which reach farthest, and in one missing pattern.
@@ -121,13 +121,13 @@ def _training_samples(bundle: Path, manifest: Manifest) -> dict[str, Samples]:
     # Shuffled, since windows come in an order of classes, and every pattern should meet all of them.
     turns = np.random.default_rng(0).permutation(rows) % len(patterns)
     presence = np.concatenate([np.ones((rows, len(names)), np.float32), patterns[turns]])
-    samples = {}
+    examples = {}
     with load_session(bundle, manifest, "onnxruntime") as session:
         evidence = {n: session.encode(n, windows[n]) for n in names}
         latents = session.fuse({n: np.tile(e, (2, 1)) for n, e in evidence.items()}, presence).latents
         for n in names:
             window = {"window": windows[n].astype(np.float32)}
-            samples[f"encode_{n}"] = Samples(window, {"evidence": evidence[n]})
+            examples[f"encode_{n}"] = GraphExamples(window, {"evidence": evidence[n]})
             observation = session.decode(n, latents[n])
-            samples[f"decode_{n}"] = Samples({"latent": latents[n]}, {"observation": observation})
-    return samples
+            examples[f"decode_{n}"] = GraphExamples({"latent": latents[n]}, {"observation": observation})
+    return examples

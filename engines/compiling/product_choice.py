@@ -15,8 +15,8 @@ from typing import Protocol
 from engines.backends.interface import Array
 from engines.compiling.half_precision import BF16, FP16, HalfPrecision
 from engines.compiling.parity import THRESHOLDS, relative_error
-from engines.compiling.products import onnx_module, parsed, run
 from engines.compiling.quantization import ONNXRUNTIME_CPU, TENSORRT, Quantisation
+from engines.compiling.weight_products import onnx_module, parsed, run
 from engines.errors import CompileError
 from engines.targets import Target
 
@@ -37,7 +37,7 @@ class Rewriter(Protocol):
 
 
 @dataclass(frozen=True)
-class Samples:
+class GraphExamples:
     """What to choose a graph's products by.
 
     Attributes:
@@ -58,7 +58,7 @@ class ReducedGraph:
         emulation: serialized ONNX that rounds alike when ONNX Runtime executes it on the CPU as it is written.
         products: convolutions and matrix products with weights in the graph.
         reduced: how many of them are in the precision.
-        error: max|a - b| / max|b| of the outputs on the samples, by emulation.
+        error: max|a - b| / max|b| of the outputs on the examples, by emulation.
     """
 
     model: bytes
@@ -79,28 +79,28 @@ def tolerance(target: Target) -> float:
 class ProductChoice:
     """Which products of a graph go into a target's precision, for any tolerance."""
 
-    def __init__(self, graph: str, source: bytes, target: Target, samples: Samples) -> None:
+    def __init__(self, graph: str, source: bytes, target: Target, examples: GraphExamples) -> None:
         """Measure every product alone.
 
         Args:
             graph: its name, for messages.
             source: serialized ONNX.
             target: precision and backend.
-            samples: what to measure by.
+            examples: what to measure by.
 
         Raises:
             BackendUnavailableError: onnx is not installed.
             CompileError: the graph cannot be read or run.
         """
         self._graph = graph
-        self._samples = samples
+        self._examples = examples
         onnx_module()
         from google.protobuf.message import DecodeError
 
         from engines.backends.onnxruntime import FAILURES, first_line
 
         try:
-            self._rewriter = _rewriter(source, target, samples.inputs)
+            self._rewriter = _rewriter(source, target, examples.inputs)
             self._alone = {p: self._error(self._rewriter.emulate([p])) for p in self._rewriter.candidates}
         except (DecodeError, *FAILURES) as e:
             raise CompileError(
@@ -119,8 +119,8 @@ class ProductChoice:
         return ReducedGraph(model, emulation, self._rewriter.products, len(chosen), error)
 
     def _error(self, model: bytes) -> float:
-        expected = self._samples.expected
-        values = run(model, self._samples.inputs, list(expected))
+        expected = self._examples.expected
+        values = run(model, self._examples.inputs, list(expected))
         return max(relative_error(values[name], value) for name, value in expected.items())
 
 
