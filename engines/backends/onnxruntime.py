@@ -14,7 +14,7 @@ from engines.targets import Provider
 
 NAME = "onnxruntime"
 
-# ONNX Runtime's exceptions share no base class below Exception; these are the ones loading and running raise.
+# ONNX Runtime's exceptions share no base class below Exception; loading and running raise these.
 FAILURES: tuple[type[Exception], ...] = (
     native.Fail,
     native.InvalidArgument,
@@ -46,8 +46,8 @@ def session_options(threads: int) -> ort.SessionOptions:
     """Options for small graphs that share a machine with sensors.
 
     Sequential execution on few threads and no spinning: a spinning pool burns a core between ticks, which on an
-    embedded board is the core that a sensor process needs. The memory arena stays on: without it large batches would
-    ask the system for every intermediate tensor anew.
+    embedded board is the core that a sensor process needs. The memory arena stays on: without it, large batches would
+    allocate every intermediate tensor from the system again and again.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -91,7 +91,7 @@ def open_cpu_session(path: Path, options: ort.SessionOptions) -> Any:
         options,
         providers=["CPUExecutionProvider"],
         enable_fallback=0,
-        # It moves the transpose of quantised image encoders behind arithmetic that then runs 15 times slower.
+        # It moves the transpose in quantised image encoders behind arithmetic, which then runs 15 times slower.
         disabled_optimizers=["NhwcTransformer"],
     )
 

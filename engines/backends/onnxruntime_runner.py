@@ -55,7 +55,8 @@ class OnnxRuntimeRunner:
             provider: what executes the graphs; ``cuda`` never falls back to the CPU.
 
         Raises:
-            BackendUnavailableError: ``cuda``, and this build of ONNX Runtime, its libraries or a GPU are not here.
+            BackendUnavailableError: ``cuda`` was asked for, and this build of ONNX Runtime, its CUDA libraries or a
+                GPU cannot do it.
             EngineError: a graph cannot be loaded or has another signature than the manifest says.
         """
         self.backend = NAME if provider == "cpu" else f"{NAME}-{provider}"
@@ -100,7 +101,7 @@ class OnnxRuntimeRunner:
 
 
 class _CpuGraph:
-    """A session for any batch, and for graphs of a tick one more whose batch is fixed to 1.
+    """A session for any batch and, for graphs of a tick, a second session whose batch is fixed to 1.
 
     With the batch known, arithmetic on shapes is folded away and memory is planned once.
     """
@@ -116,7 +117,7 @@ class _CpuGraph:
 
 
 def in_a_tick(graph: str) -> bool:
-    """Whether a graph lies between a sensor's window and a decision; the others serve those who watch."""
+    """Whether a graph takes part in a decision; the others only compute what is published for viewers."""
     return graph == "fuse" or graph.startswith("encode_")
 
 
@@ -134,7 +135,10 @@ class _Tensor:
 
 
 def _load(path: Path, options: ort.SessionOptions, signature: GraphSignature, opened: _OpenSession) -> Any:
-    """A session whose inputs and outputs are those of the manifest; reading them fails too, where a name is no text."""
+    """A session whose inputs and outputs are those of the manifest.
+
+    Reading its inputs and outputs can fail as well, if a name is not valid text.
+    """
     try:
         session = opened(path, options)
         inputs, outputs = (
@@ -149,7 +153,7 @@ def _load(path: Path, options: ort.SessionOptions, signature: GraphSignature, op
 
 
 def _single_row_session(path: Path, session: Any, threads: int) -> Any | None:
-    """The graph once more with its batch fixed to 1; None where its batch axis has no name to fix it by."""
+    """A second session with the batch fixed to 1; None if the batch axis has no name by which it could be fixed."""
     axes = {t.shape[0] for t in session.get_inputs()}
     if len(axes) != 1 or not isinstance(axis := axes.pop(), str):
         return None
@@ -174,7 +178,7 @@ def _check_tensors(
         if tensor.type != "tensor(float)":
             raise EngineError(f"graph {graph!r}: {side} {name!r}: expected tensor(float), got {tensor.type}")
         dims = tensor.shape
-        # A symbolic dimension is a string or None: exporters leave some outputs symbolic, the session checks those.
+        # A symbolic dimension is a string or None. Exporters leave some outputs symbolic; the session checks those.
         agree = len(dims) == 1 + len(shape) and all(
             not isinstance(d, int) or d == s for d, s in zip(dims[1:], shape, strict=True)
         )

@@ -1,9 +1,9 @@
-"""Precisions below fp32 where they are harmless: chosen by measurement, not by the names of layers.
+"""The choice of a graph's products for a precision below fp32, by measured error instead of the names of layers.
 
-Only products (convolutions and matrix products with weights) of encoders and decoders change; everything else
-(spectra, logarithms, covariances, fusion) stays in float32. A product joins if its own rounding, and the rounding of
-all chosen together, keep the graph's outputs within a tolerance on sample inputs. The rounding is measured on the CPU,
-so the choice needs no GPU.
+Only products (convolutions and matrix products with weights) of encoders and decoders change precision; everything else
+(spectra, logarithms, covariances, fusion) stays in float32. A product is chosen if the graph's outputs stay within a
+tolerance on example inputs, both with its own rounding and with that of all chosen products together. The rounding is
+measured on the CPU, so the choice needs no GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engines.targets import Target
 
 
 class Rewriter(Protocol):
-    """One graph and one precision."""
+    """Rewrites one graph for one precision."""
 
     products: int
     candidates: list[str]
@@ -38,7 +38,7 @@ class Rewriter(Protocol):
 
 @dataclass(frozen=True)
 class GraphExamples:
-    """What to choose a graph's products by.
+    """Example inputs of a graph and their outputs, by which its products are chosen.
 
     Attributes:
         inputs: input -> (B, ...); int8 also takes its ranges from them.
@@ -51,14 +51,14 @@ class GraphExamples:
 
 @dataclass(frozen=True)
 class ReducedGraph:
-    """A rewritten graph, with the same float32 inputs and outputs.
+    """A rewritten graph; its inputs and outputs are still float32.
 
     Attributes:
         model: serialized ONNX for the backend.
-        emulation: serialized ONNX that rounds alike when ONNX Runtime executes it on the CPU as it is written.
+        emulation: serialized ONNX that rounds in the same way when ONNX Runtime executes it unoptimised on the CPU.
         products: convolutions and matrix products with weights in the graph.
         reduced: how many of them are in the precision.
-        error: max|a - b| / max|b| of the outputs on the examples, by emulation.
+        error: max|a - b| / max|b| of the outputs on the examples, measured with the emulation.
     """
 
     model: bytes
@@ -69,9 +69,9 @@ class ReducedGraph:
 
 
 def tolerance(target: Target) -> float:
-    """What the outputs of a graph may be off by the choice of products: half of what parity allows.
+    """Largest error that the chosen products may cause in a graph's outputs: half of what parity allows.
 
-    The other half is for the device, which rounds its sums in another order than the CPU.
+    The other half is for the device, which adds in another order than the CPU.
     """
     return THRESHOLDS[target.precision] / 2
 
@@ -80,13 +80,13 @@ class ProductChoice:
     """Which products of a graph go into a target's precision, for any tolerance."""
 
     def __init__(self, graph: str, source: bytes, target: Target, examples: GraphExamples) -> None:
-        """Measure every product alone.
+        """Measure the error of every product alone.
 
         Args:
             graph: its name, for messages.
             source: serialized ONNX.
             target: precision and backend.
-            examples: what to measure by.
+            examples: inputs and outputs to measure with.
 
         Raises:
             BackendUnavailableError: onnx is not installed.
@@ -113,7 +113,7 @@ class ProductChoice:
         chosen = sorted((p for p in alone if alone[p] <= tolerance), key=lambda p: alone[p])
         emulation = self._rewriter.emulate(chosen)
         while not (error := self._error(emulation)) <= tolerance and chosen:
-            chosen.pop()  # the one whose own rounding costs most
+            chosen.pop()  # the product with the largest error of its own
             emulation = self._rewriter.emulate(chosen)
         model = self._rewriter.rewrite(chosen)
         return ReducedGraph(model, emulation, self._rewriter.products, len(chosen), error)

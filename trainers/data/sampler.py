@@ -92,11 +92,6 @@ class BatchSampler:
         """Whole batches in one pass over the moments."""
         return len(self) // self._batch_size
 
-    @property
-    def epoch(self) -> int:
-        """Epoch of the next batch, from 0."""
-        return self._epoch
-
     def _draw_epoch(self) -> None:
         rng = np.random.default_rng([0x42415443, self._seed, self._epoch])
         self._order = rng.permutation(len(self))

@@ -40,10 +40,6 @@ class Gaussian(NamedTuple):
         )
         return self.mean + torch.exp(0.5 * self.log_variance) * noise
 
-    def rows(self, index: Tensor | slice | int) -> Gaussian:
-        """The Gaussians at ``index`` of the first axis."""
-        return Gaussian(self.mean[index], self.log_variance[index])
-
     def repeat_rows(self, count: int) -> Gaussian:
         """Every row of the first axis ``count`` times in succession."""
         return Gaussian(*(t.repeat_interleave(count, dim=0) for t in self))
