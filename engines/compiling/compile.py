@@ -181,7 +181,7 @@ def _compile_graph(graph: str, model: bytes, manifest: Manifest, target: Target,
             try:
                 optimise(source, path, target.provider)
             except CompileError:
-                # ONNX Runtime reports a full disk as a failed serialisation; writing the bytes here raises the real error.
+                # ONNX Runtime reports a full disk as a failed serialisation; writing the file raises the real error.
                 path.write_bytes(model)
                 raise
         return

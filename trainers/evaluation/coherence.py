@@ -6,9 +6,9 @@ The definitions are MMALI's (section 4.2), for any number of modalities, over th
 * *cross*: inferred from a proper subset of the modalities, the absent ones decoded; share named with the true class.
 * *synergy*: inferred from all modalities, each decoded; share named with the true class.
 
-SVAE's tables put the decoded parts of an image together and ask one oracle; :data:`Namer` leaves that to the caller.
-Latents are the means that a system deploys, not draws from its posterior (models.md); styles of absent modalities are
-the prior's mean. Only joint coherence draws.
+SVAE's tables join the decoded parts of an image and let one oracle name the whole; a :data:`Namer` of the caller does
+that. Latents are the means that a deployed system uses, not draws from its posterior (models.md); styles of absent
+modalities are the prior's mean. Only joint coherence draws.
 """
 
 from __future__ import annotations

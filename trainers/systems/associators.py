@@ -63,8 +63,8 @@ class Associators(System):
         self.edge_cost: dict[Edge, float] = dict.fromkeys(self.pairs, 1.0)
         self.kept_paths: dict[Edge, Path] = {}
         self.paths: dict[Edge, Path] = cheapest_paths(self.edge_cost)
-        # Where a modality votes on the class though it is absent: what was added later must not change what
-        # the network said before.
+        # Whether a modality votes on the class while it is absent: one that was added later must not change the
+        # decisions of the network before.
         votes = [float(n not in config.added) for n in self.names]
         self.votes_imputed: Tensor
         self.register_buffer("votes_imputed", torch.tensor(votes), persistent=False)
@@ -130,7 +130,7 @@ class Associators(System):
         return FusedTensors(self.classify(means, presence), posterior, means)
 
     def sample_prior(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """z_i ~ N(0, I) of one modality, another one in every row in turn, and what its associators make of it."""
+        """Draw z_i ~ N(0, I) of one modality, in turn from row to row, and associate the others from it."""
         own = {
             n: Gaussian(z, torch.zeros_like(z))
             for n in self.names
@@ -143,7 +143,7 @@ class Associators(System):
     def phases(self) -> Sequence[Phase]:
         """``intra`` (VAEs), ``cross`` (associators, VAEs frozen), ``classify`` (classifiers, all else frozen).
 
-        Of what an earlier run trained nothing learns; a phase in which nothing learns is left out.
+        Modules that an earlier run trained do not learn; a phase in which nothing learns is left out.
         """
         names, found = self._new_names, []
         if names:
@@ -198,7 +198,7 @@ class Associators(System):
     ) -> dict[str, Tensor]:
         terms = {}
         column = {n: i for i, n in enumerate(self.names)}
-        # A few associators per step: they share no weights, so each learns as if alone, only less often.
+        # Only a few associators per step: they share no weights, so each learns as if alone, only less often.
         pairs = self._new_pairs
         drawn = torch.randperm(len(pairs), generator=generator, device=generator.device)
         for source, target in (pairs[int(k)] for k in drawn[: self.config.associators_per_step]):
@@ -218,10 +218,10 @@ class Associators(System):
         return terms
 
     def _round_trip(self, source: str, target: str, own: Gaussian, present: Tensor) -> Tensor:
-        """How far A_(source → target) is from giving a latent back that the associator the other way has carried over.
+        """How far A_(source → target) is from restoring a latent that the opposite associator has carried over.
 
-        So it learns from associated latents too, which is what a cascade gives it: they lie between those of real
-        recordings, where classes that resemble each other in the source are mixed. Only A_(source → target) learns.
+        So it also learns from associated latents, which are its input in a cascade: they lie between the latents of
+        real recordings, where similar classes of the source are mixed. Only A_(source → target) learns.
         """
         with torch.no_grad():
             there: Gaussian = self.associators[_key(target, source)](own.mean)
@@ -263,10 +263,10 @@ class Associators(System):
         }
 
     def _validated_costs(self, validation: Batches) -> dict[Edge, float]:
-        """Cost of A_ji: the share of what j's own encoder explains of x_j that is lost when z_j comes from i.
+        """Cost of A_ji: how much of what j's own encoder explains of x_j is lost when z_j comes from i.
 
-        (NLL(x_j | A_ji(z_i)) − NLL(x_j | z_j)) / (NLL(x_j | 0) − NLL(x_j | z_j)), at least a small step
-        cost, so that of two paths as good the shorter is taken. Means stand for the distributions.
+        (NLL(x_j | A_ji(z_i)) − NLL(x_j | z_j)) / (NLL(x_j | 0) − NLL(x_j | z_j)), at least 0, plus a small step
+        cost, so that the shorter of two equally good paths is taken. Means stand for the distributions.
         """
         own_nll = dict.fromkeys(self.names, 0.0)
         prior_nll = dict.fromkeys(self.names, 0.0)
@@ -319,7 +319,7 @@ class Associators(System):
 
 
 STEP_COST = 0.01
-"""What each hop costs besides what it loses."""
+"""Cost of each hop in addition to its loss."""
 
 
 def _key(source: str, target: str) -> str:

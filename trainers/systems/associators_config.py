@@ -26,7 +26,7 @@ class AssociatorsConfig(SystemConfig):
     prototypes: int = Field(
         default=0,
         ge=0,
-        description="of an associator, whose output then is a soft choice among so many; 0: a second hidden layer",
+        description="number of Gaussians among which an associator makes a soft choice; 0: a second hidden layer",
     )
     associators_per_step: int = Field(default=4, ge=1, description="associators that learn in one step")
     intra_kl: float = Field(default=1.0, ge=0, description="λ_int of eq. 6")
@@ -40,7 +40,7 @@ class AssociatorsConfig(SystemConfig):
     round_trip: float = Field(
         default=0.0,
         ge=0,
-        description="our extension: weight of the KL between a latent and what comes back of it from the other one",
+        description="our extension: weight of the KL between a latent and what comes back after a round trip",
     )
     cross_kl: float = Field(default=1.0, ge=0, description="λ_crs of eq. 7")
     kl_warmup: float = Field(
@@ -59,10 +59,11 @@ class AssociatorsConfig(SystemConfig):
         description="modalities added to an earlier network; they vote on the class only where present",
     )
     kept_modalities: tuple[str, ...] = Field(
-        default=(), description="whose autoencoder and classifier an earlier run trained; they learn no more"
+        default=(),
+        description="modalities whose autoencoder and classifier an earlier run trained; they stay",
     )
     kept_pairs: tuple[tuple[str, str], ...] = Field(
-        default=(), description="whose associators an earlier run trained, both ways; they learn no more"
+        default=(), description="pairs whose associators an earlier run trained, both ways; they stay"
     )
 
     def decoder_size(self, modality: str, classes: int) -> int:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from trainers.fusion.masks import draw_subset
 from trainers.modalities.network import ModalityNetwork
 from trainers.objectives.classification import ABSENT_LABEL, labelled_cross_entropy, masked_mean
-from trainers.objectives.dsml import code_distance, passing_loss, pseudo_label_loss, telling_loss
+from trainers.objectives.dsml import code_distance, discriminator_loss, generator_loss, pseudo_label_loss
 from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System, SystemConfig, warm_up
 from trainers.systems.dsml_discriminators import Discriminators, Tuples
 
@@ -66,7 +66,7 @@ class DsmlConfig(SystemConfig):
 
 
 class Inferred(NamedTuple):
-    """What classifiers and encoders say about data, modality by modality."""
+    """Outputs of classifiers and encoders for data, by modality."""
 
     logits: Tensor
     """(B, M, C)"""
@@ -89,7 +89,7 @@ class Dsml(System):
     Attributes:
         classifiers: modality -> linear head on its trunk, C.
         encoders: modality -> linear head on its trunk, E.
-        discriminators: what training plays against.
+        discriminators: the adversaries.
     """
 
     latent_kind = "shared"
@@ -145,7 +145,7 @@ class Dsml(System):
             tuples = self._tuples(self._infer(batch), self._draw(batch, generator), batch, generator)
         with parametrize.cached():
             games = self.discriminators.games(tuples)
-        terms = {n: telling_loss(g.logits, g.weight) for n, g in games.items() if self._game_weight(n)}
+        terms = {n: discriminator_loss(g.logits, g.weight) for n, g in games.items() if self._game_weight(n)}
         total = torch.stack(list(terms.values())).sum() if terms else _nothing(self.discriminators)
         return terms | {"total": total}
 
@@ -163,7 +163,7 @@ class Dsml(System):
                 games = self.discriminators.games(tuples)
             for name, game in games.items():
                 if weight := self._game_weight(name):
-                    terms[name] = weight * passing_loss(game.logits, game.weight, game.made)
+                    terms[name] = weight * generator_loss(game.logits, game.weight, game.generated_kinds)
         if config.classification:
             terms["classification"] = config.classification * self._classification(inferred, batch)
         if config.generated_classification or config.style_matching:
@@ -222,15 +222,15 @@ class Dsml(System):
         generator: torch.Generator,
         generated: Mapping[str, Tensor] | None = None,
     ) -> Tuples:
-        """What is generated and imputed is blanked where a measured row was not measured (depth holes)."""
+        """The tuples of all games; generated and imputed data are blanked where nothing was measured (depth holes)."""
         presence = batch.presence
-        measured, made, imputed = {}, {}, {}
+        measured, decoded, imputed = {}, {}, {}
         for j, name in enumerate(self.names):
             target, weight = self.target(name, batch)
             weight = weight[_rows_that_have(presence[:, j], generator)]
             measured[name] = target * weight
             fresh = generated[name] if generated is not None else self.network(name).decode(drawn)
-            made[name] = fresh * weight
+            decoded[name] = fresh * weight
             if len(self.names) > 1 and self.config.joint_game:
                 others = presence * (torch.arange(len(self.names), device=presence.device) != j)
                 logits, style = self._fused(inferred, others)
@@ -240,7 +240,7 @@ class Dsml(System):
             presence,
             (batch.labels != ABSENT_LABEL).to(presence.dtype),
             measured,
-            made,
+            decoded,
             imputed,
             {n: inferred.styles[:, j] for j, n in enumerate(self.names)},
             {n: inferred.logits[:, j].softmax(dim=-1) for j, n in enumerate(self.names)},

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from trainers.fusion.averaged_product import averaged_product_of_experts
-from trainers.fusion.gaussians import Gaussian
+from trainers.fusion.gaussians import Gaussian, standard_normal_like
 from trainers.fusion.masks import all_patterns, draw_subset
 from trainers.modalities.network import ModalityNetwork
 from trainers.objectives.classification import masked_mean
@@ -53,11 +53,11 @@ class MmaliConfig(PatternClassificationConfig):
     standardise: bool = Field(
         default=False,
         description="our addition: bring the means of codes to mean 0 and variance 1 over the batch, so that they "
-        "keep the prior's scale from the first step on, and the game is about what they say",
+        "have the prior's scale from the first step on, and the game is about their content",
     )
     initial_log_variance: float = Field(
         default=-2.0,
-        description="of posteriors before training, so that what encoders say is not lost in noise",
+        description="of posteriors before training, small enough that noise does not hide the means",
     )
     classify: Literal["sample", "mean"] = Field(
         default="mean", description="what the classifier sees in training"
@@ -82,7 +82,7 @@ class Mmali(System):
     Attributes:
         heads: modality -> linear head on its trunk.
         classifier: content -> logits.
-        discriminator: what training plays against.
+        discriminator: the adversary.
     """
 
     latent_kind = "shared"
@@ -210,8 +210,8 @@ class Mmali(System):
         presence = batch.presence
         there = presence.unsqueeze(-1)
         content = contents.sample(generator) * there
-        drawn_content = _normal(content[:, 0], generator)
-        drawn_styles = _normal(styles.mean, generator)
+        drawn_content = standard_normal_like(content[:, 0], generator)
+        drawn_styles = standard_normal_like(styles.mean, generator)
         measured, generated = {}, {}
         for j, name in enumerate(self.names):
             target, weight = self.target(name, batch)
@@ -266,7 +266,3 @@ def _head(hidden_size: int, content: int, style: int, config: MmaliConfig) -> nn
             size = content if begin == content else style
             head.bias[begin : begin + size] = config.initial_log_variance
     return head
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)

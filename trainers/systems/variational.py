@@ -1,4 +1,4 @@
-"""What variational systems with one forward pass share: warm-up, drawn reconstruction, cross entropy over patterns."""
+"""The base of variational systems: warm-up, drawn reconstruction, cross entropy over missing patterns."""
 
 from __future__ import annotations
 
@@ -105,15 +105,15 @@ class Variational(System):
     ) -> dict[str, Tensor]:
         """−log p_i(x_i | z) of every modality under every kind of latent, kind -> (B, M), in nats.
 
-        With ``reconstruct: drawn`` only one kind is decoded per row and modality, drawn from those that count there and
-        multiplied by their number; the others are 0. Sums over rows keep their expectation.
+        With ``reconstruct: drawn`` only one kind is decoded per row and modality. It is drawn from those that count
+        there and multiplied by their number; the others are 0. So the expectation of sums over rows stays the same.
 
         Args:
-            batch: what is reconstructed; columns of absent modalities are finite and mean nothing.
+            batch: the rows to reconstruct; columns of absent modalities are finite but meaningless.
             latents: kind -> (B, L), the same latent for all modalities.
             generator: for samples of ``alone`` and for which kind is decoded under ``reconstruct: drawn``.
             alone: modality -> q(z | x_i); if given, kind ``alone`` reconstructs each from a sample of its own.
-            counts: kind -> (B,) or (B, M) of 0/1, where the objective has a use for it; everywhere if not named.
+            counts: kind -> (B,) or (B, M) of 0/1, where the objective uses it; everywhere if not named.
         """
         nll: dict[str, list[Tensor]] = {kind: [] for kind in (["alone"] if alone else []) + list(latents)}
         useful = _where_kinds_count(list(nll), batch.presence, counts or {})
