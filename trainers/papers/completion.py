@@ -1,4 +1,4 @@
-"""What completions of striped digits are worth: the image put together from decoded stripes, read by an oracle."""
+"""The quality of completed striped digits: an oracle reads the image that is joined from decoded stripes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from trainers.systems.shared_latent import SharedLatent
 Pattern = tuple[int, ...]
 Latents = dict[str, Tensor]
 SYNERGY = "all"
-"""What the metric of the full set of stripes is called."""
+"""Name of the metric of the full set of stripes."""
 
 
 def pattern_label(stripes: Stripes, pattern: Pattern) -> str:
-    """``all``, or the stripes that are there: ``top``, ``top+middle``."""
+    """``all``, or the present stripes: ``top``, ``top+middle``."""
     return SYNERGY if all(pattern) else pattern_key(stripes.names, pattern)
 
 
@@ -49,7 +49,7 @@ def measure_completion(
     generator: torch.Generator,
     draws: int,
 ) -> Metrics:
-    """Accuracies in percent, of completions from every set of stripes, and what they should be compared with.
+    """Accuracies in percent of completions from every set of stripes, and the accuracies to compare them with.
 
     * a set's name: all stripes decoded from a draw of q(z | stripes of the set), as in the paper's code;
     * the same with ``mean``: from the mean of q, which is what a bundle deploys;

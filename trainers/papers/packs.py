@@ -18,7 +18,7 @@ from runtime.signals.packs import Pack
 Rows = npt.NDArray[np.int64]
 
 VALIDATION_SHARE = 0.15
-"""Of the training part of each class (finger spelling) that is validation."""
+"""Share of each class's training part (finger spelling) that is used for validation."""
 MNIST_VALIDATION = 5000
 FASHION_VALIDATION = 300
 SPEECH_VALIDATION_TAKES = (5, 6, 7, 8, 9)
@@ -26,7 +26,7 @@ SPEECH_VALIDATION_TAKES = (5, 6, 7, 8, 9)
 
 @dataclass(frozen=True)
 class Recordings:
-    """Recordings of one or two sensors with labels, and which rows are for what.
+    """Recordings of one or two sensors with labels, and their train, validation and test rows.
 
     Attributes:
         arrays: name -> (N, ...) raw values.
@@ -112,7 +112,7 @@ def _official(path: Path, held_out: int) -> Recordings:
     pack = Pack(path, ("x_train", "y_train", "x_test", "y_test"))
     images = np.concatenate([pack.array("x_train"), pack.array("x_test")])
     first, second = pack.array("y_train"), pack.array("y_test")
-    # Never more than a fifth, so that a pack cut down for a test still has something to learn from.
+    # Never more than a fifth, so that a small pack made for a test still has rows to learn from.
     boundary = len(first) - min(held_out, len(first) // 5)
     rows = np.arange(len(images), dtype=np.int64)
     labels = np.concatenate([first, second]).astype(np.int64)
