@@ -61,7 +61,7 @@ def train(
 
     Raises:
         ConfigurationError: the configuration cannot be used, or does not fit the source.
-        TrainingError: a loss is not finite.
+        TrainingError: a loss is not finite, or the folder cannot be written.
         CheckpointError: there is no checkpoint to resume from.
         ExportError: the exported graphs do not agree with the trained system.
     """
@@ -81,10 +81,8 @@ def train(
         sampler = BatchSampler(
             source, config.window_lengths, "train", config.batch_size, config.seed, config.missingness
         )
-    except (
-        KeyError,
-        ValueError,
-    ) as e:  # what only shows against the rig: windows, networks, pairs of modalities
+    except (KeyError, ValueError) as e:
+        # Only the rig shows whether windows, networks and pairs of modalities fit.
         raise ConfigurationError(f"model {config.name!r}: {e.args[0]}") from e
     batches = validation_batches(source, config)
     sample = _training_windows(source, config)
