@@ -15,7 +15,7 @@ from engines.bundle import Manifest
 from engines.errors import EngineError
 from engines.session import Session
 from runtime.rig import Rig, load_rig
-from trainers.evaluation.checkpoint_evaluation import SystemRunner, load_system
+from trainers.checkpoint_evaluation import SystemRunner, load_system
 from trainers.systems.base import System
 
 Graph = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]

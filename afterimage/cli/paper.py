@@ -52,7 +52,8 @@ def paper(
 ) -> None:
     """Run a table of the seed papers: train every arm, measure it as the paper does, write table and figures.
 
-    Finished arms are kept in the run's folder and interrupted ones go on from their checkpoint: run it again to go on.
+    Finished arms are kept in the run's folder. Run the same command again to continue interrupted ones from their
+    checkpoint.
 
     Examples:
 

@@ -20,7 +20,7 @@ from runtime.signals.packs import Pack
 Rows = npt.NDArray[np.int64]
 
 VALIDATION_SHARE = 0.15
-"""Of the training part of each class (finger spelling) that is validation."""
+"""Share of each class's training part (finger spelling) that is used for validation."""
 MNIST_VALIDATION = 5000
 FASHION_VALIDATION = 300
 SPEECH_VALIDATION_TAKES = (5, 6, 7, 8, 9)
@@ -28,7 +28,7 @@ SPEECH_VALIDATION_TAKES = (5, 6, 7, 8, 9)
 
 @dataclass(frozen=True)
 class Recordings:
-    """Recordings of one or two sensors with labels, and which rows are for what.
+    """Recordings of one or two sensors with labels, and their train, validation and test rows.
 
     Attributes:
         arrays: name -> (N, ...) raw values.
@@ -128,9 +128,9 @@ def finger_spelling(path: Path) -> Recordings:
     for letter in np.unique(labels):
         rows = np.flatnonzero((labels == letter) & (split == 0))
         rows = rows[np.argsort(frame[rows], kind="stable")]
-        cut = len(rows) - round(VALIDATION_SHARE * len(rows))
-        train.append(rows[:cut])
-        validation.append(rows[cut:])
+        boundary = len(rows) - round(VALIDATION_SHARE * len(rows))
+        train.append(rows[:boundary])
+        validation.append(rows[boundary:])
     return Recordings(
         {"rgb": pack.array("rgb"), "depth": pack.array("depth_mm")},
         labels.astype(np.int64),
@@ -144,8 +144,10 @@ def _official(path: Path, held_out: int) -> Recordings:
     pack = Pack(path, ("x_train", "y_train", "x_test", "y_test"))
     images = np.concatenate([pack.array("x_train"), pack.array("x_test")])
     first, second = pack.array("y_train"), pack.array("y_test")
-    # Never more than a fifth, so that a pack cut down for a test still has something to learn from.
-    cut = len(first) - min(held_out, len(first) // 5)
+    # Never more than a fifth, so that a small pack made for a test still has rows to learn from.
+    boundary = len(first) - min(held_out, len(first) // 5)
     rows = np.arange(len(images), dtype=np.int64)
     labels = np.concatenate([first, second]).astype(np.int64)
-    return Recordings({"image": images}, labels, rows[:cut], rows[cut : len(first)], rows[len(first) :])
+    return Recordings(
+        {"image": images}, labels, rows[:boundary], rows[boundary : len(first)], rows[len(first) :]
+    )

@@ -1,4 +1,4 @@
-"""The .npz files of a bundle: read without pickle, and every array checked against the manifest when asked for."""
+"""The .npz files of a bundle, read without pickle; every array is checked against the manifest when it is asked for."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class BundleArrays:
         return array
 
     def windows(self) -> dict[str, npt.NDArray[Any]]:
-        """Raw windows of every modality, as many of each: modality -> (B, *window_shape).
+        """Raw windows, the same number of every modality: modality -> (B, *window_shape).
 
         Raises:
             BundleError: one is missing, has another shape or dtype, or another number of rows.

@@ -1,7 +1,7 @@
-"""The products of a graph: its convolutions and matrix products with weights, where nearly all arithmetic is.
+"""The products of a graph: its convolutions and matrix products with weights, which are nearly all of its arithmetic.
 
-Reduced precisions are chosen product by product, so this is what they share: finding products, running a graph on ONNX
-Runtime exactly as written, looking at inner tensors, and putting other nodes in place.
+All reduced precisions rewrite products. Here are the operations that they share: finding products, running a graph on
+ONNX Runtime unoptimised, reading inner tensors, and replacing nodes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def onnx_module() -> Any:
 
 
 def parsed(source: bytes) -> Any:
-    """A graph as an ONNX model, each node named by its first output, so that names are there and unique."""
+    """A graph as an ONNX model; each node is named after its first output, so that all have unique names."""
     model = onnx_module().load_from_string(source)
     for node in model.graph.node:
         node.name = node.output[0]
@@ -62,7 +62,7 @@ def products(model: Any) -> list[Any]:
 
 
 def activations(model: Any, node: Any) -> list[str]:
-    """The tensors that a product takes and gives, without its weights."""
+    """Inputs and output of a product, without its weights."""
     constant = weights(model)
     return [*(i for i in node.input if i and i not in constant), node.output[0]]
 
@@ -77,14 +77,14 @@ def replace_nodes(model: Any, nodes: Iterable[Any]) -> None:
     initializers = [t for t in graph.initializer if t.name in used]
     del graph.initializer[:]
     graph.initializer.extend(initializers)
-    # Types recorded for inner tensors no longer hold; every reader infers them again.
+    # The types recorded for inner tensors may be wrong now; every reader infers them again.
     del graph.value_info[:]
 
 
 def unoptimised_session(model: bytes) -> Any:
     """An ONNX Runtime session on the CPU that executes a graph as it is written.
 
-    No optimisation: nothing may simplify a rounding away, or turn it into an integer kernel of this machine's CPU.
+    Optimisation is off: it could remove a rounding, or replace it by an integer kernel of this machine's CPU.
 
     Raises:
         engines.backends.onnxruntime.FAILURES: the graph is broken, or holds an operator that ONNX Runtime lacks.
@@ -111,12 +111,12 @@ def inner_values(model: Any, tensors: Iterable[str], inputs: Mapping[str, Array]
     known = {o.name for o in model.graph.output} | inputs.keys()
     asked = list(dict.fromkeys(tensors))
     probe.graph.output.extend(value_info(name=t) for t in asked if t not in known)
-    made = run(probe.SerializeToString(), inputs, [t for t in asked if t not in inputs])
-    return {t: inputs[t] if t in inputs else made[t] for t in asked}
+    values = run(probe.SerializeToString(), inputs, [t for t in asked if t not in inputs])
+    return {t: inputs[t] if t in inputs else values[t] for t in asked}
 
 
 class UnoptimisedRunner:
-    """Graphs executed as they are written; stands in for a target that cannot run on the machine that builds."""
+    """Graphs executed as they are written, in place of a target that cannot run on the machine that builds."""
 
     backend = "onnxruntime"
     maximum_batch: int | None = None

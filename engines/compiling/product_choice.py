@@ -1,9 +1,9 @@
-"""Precisions below fp32 where they are harmless: chosen by measurement, not by the names of layers.
+"""The choice of a graph's products for a precision below fp32, by measured error instead of the names of layers.
 
-Only products (convolutions and matrix products with weights) of encoders and decoders change; everything else
-(spectra, logarithms, covariances, fusion) stays in float32. A product joins if its own rounding, and the rounding of
-all chosen together, keep the graph's outputs within a tolerance on sample inputs. The rounding is measured on the CPU,
-so the choice needs no GPU.
+Only products (convolutions and matrix products with weights) of encoders and decoders change precision; everything else
+(spectra, logarithms, covariances, fusion) stays in float32. A product is chosen if the graph's outputs stay within a
+tolerance on example inputs, both with its own rounding and with that of all chosen products together. The rounding is
+measured on the CPU, so the choice needs no GPU.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Protocol
 from engines.backends.interface import Array
 from engines.compiling.half_precision import BF16, FP16, HalfPrecision
 from engines.compiling.parity import THRESHOLDS, relative_error
-from engines.compiling.products import onnx_module, parsed, run
 from engines.compiling.quantization import ONNXRUNTIME_CPU, TENSORRT, Quantisation
+from engines.compiling.weight_products import onnx_module, parsed, run
 from engines.errors import CompileError
 from engines.targets import Target
 
 
 class Rewriter(Protocol):
-    """One graph and one precision."""
+    """Rewrites one graph for one precision."""
 
     products: int
     candidates: list[str]
@@ -37,8 +37,8 @@ class Rewriter(Protocol):
 
 
 @dataclass(frozen=True)
-class Samples:
-    """What to choose a graph's products by.
+class GraphExamples:
+    """Example inputs of a graph and their outputs, by which its products are chosen.
 
     Attributes:
         inputs: input -> (B, ...); int8 also takes its ranges from them.
@@ -51,14 +51,14 @@ class Samples:
 
 @dataclass(frozen=True)
 class ReducedGraph:
-    """A rewritten graph, with the same float32 inputs and outputs.
+    """A rewritten graph; its inputs and outputs are still float32.
 
     Attributes:
         model: serialized ONNX for the backend.
-        emulation: serialized ONNX that rounds alike when ONNX Runtime executes it on the CPU as it is written.
+        emulation: serialized ONNX that rounds in the same way when ONNX Runtime executes it unoptimised on the CPU.
         products: convolutions and matrix products with weights in the graph.
         reduced: how many of them are in the precision.
-        error: max|a - b| / max|b| of the outputs on the samples, by emulation.
+        error: max|a - b| / max|b| of the outputs on the examples, measured with the emulation.
     """
 
     model: bytes
@@ -69,9 +69,9 @@ class ReducedGraph:
 
 
 def tolerance(target: Target) -> float:
-    """What the outputs of a graph may be off by the choice of products: half of what parity allows.
+    """Largest error that the chosen products may cause in a graph's outputs: half of what parity allows.
 
-    The other half is for the device, which rounds its sums in another order than the CPU.
+    The other half is for the device, which adds in another order than the CPU.
     """
     return THRESHOLDS[target.precision] / 2
 
@@ -79,28 +79,28 @@ def tolerance(target: Target) -> float:
 class ProductChoice:
     """Which products of a graph go into a target's precision, for any tolerance."""
 
-    def __init__(self, graph: str, source: bytes, target: Target, samples: Samples) -> None:
-        """Measure every product alone.
+    def __init__(self, graph: str, source: bytes, target: Target, examples: GraphExamples) -> None:
+        """Measure the error of every product alone.
 
         Args:
             graph: its name, for messages.
             source: serialized ONNX.
             target: precision and backend.
-            samples: what to measure by.
+            examples: inputs and outputs to measure with.
 
         Raises:
             BackendUnavailableError: onnx is not installed.
             CompileError: the graph cannot be read or run.
         """
         self._graph = graph
-        self._samples = samples
+        self._examples = examples
         onnx_module()
         from google.protobuf.message import DecodeError
 
         from engines.backends.onnxruntime import FAILURES, first_line
 
         try:
-            self._rewriter = _rewriter(source, target, samples.inputs)
+            self._rewriter = _rewriter(source, target, examples.inputs)
             self._alone = {p: self._error(self._rewriter.emulate([p])) for p in self._rewriter.candidates}
         except (DecodeError, *FAILURES) as e:
             raise CompileError(
@@ -113,14 +113,14 @@ class ProductChoice:
         chosen = sorted((p for p in alone if alone[p] <= tolerance), key=lambda p: alone[p])
         emulation = self._rewriter.emulate(chosen)
         while not (error := self._error(emulation)) <= tolerance and chosen:
-            chosen.pop()  # the one whose own rounding costs most
+            chosen.pop()  # the product with the largest error of its own
             emulation = self._rewriter.emulate(chosen)
         model = self._rewriter.rewrite(chosen)
         return ReducedGraph(model, emulation, self._rewriter.products, len(chosen), error)
 
     def _error(self, model: bytes) -> float:
-        expected = self._samples.expected
-        values = run(model, self._samples.inputs, list(expected))
+        expected = self._examples.expected
+        values = run(model, self._examples.inputs, list(expected))
         return max(relative_error(values[name], value) for name, value in expected.items())
 
 

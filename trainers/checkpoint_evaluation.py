@@ -1,7 +1,7 @@
-"""Evaluation of a checkpoint: the system rebuilt, calibrated as after training, and run through the same report.
+"""Evaluation of a checkpoint: rebuilds the system, calibrates it as after training, and makes the same report.
 
-The report asks a session. Here the session's graphs are the system's own methods in PyTorch, so that what is measured
-is what an exported bundle would give, without exporting one.
+The report is made through a session. Here the graphs of the session are the system's own methods in PyTorch, so the
+results are those of the exported bundle, without exporting one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from engines.bundle import MANIFEST_NAME, Calibration, Manifest
 from engines.errors import EngineError
 from engines.session import Session
 from runtime.signals.moments import MomentSource
+from trainers.build import build_system
 from trainers.calibration import calibrate, fit_imputation_scale, fit_reliability, validation_evidence
 from trainers.checkpoint import CheckpointError, load_checkpoint
 from trainers.configuration import ModelConfig
@@ -28,7 +29,6 @@ from trainers.evaluation.judge import one_thread
 from trainers.evaluation.report import evaluate_bundle
 from trainers.export import make_manifest
 from trainers.systems.base import System
-from trainers.systems.build import build_system
 from trainers.training import validation_batches
 
 CHECKPOINT = "checkpoint"
@@ -97,7 +97,7 @@ class SystemRunner:
 
 
 def find_model(folder: Path) -> Path:
-    """The bundle, engine or checkpoint that a path means: itself, or what a training run left in it.
+    """The bundle, engine or checkpoint at a path: the folder itself, or one that a training run left in it.
 
     Raises:
         CheckpointError: the folder holds none of these.
@@ -121,19 +121,19 @@ def is_checkpoint(folder: Path) -> bool:
 def load_system(folder: Path, source: MomentSource) -> tuple[System, ModelConfig]:
     """Rebuild the system of a checkpoint, in evaluation mode on the CPU.
 
-    In the middle of a phase the averaged weights are taken where there are some, as they would be at its end.
+    If the checkpoint is from the middle of a phase, averaged weights are used where there are any, as at its end.
 
     Args:
         folder: the checkpoint.
         source: its rig and classes.
 
     Raises:
-        CheckpointError: not a checkpoint, or of a system that is built otherwise now.
+        CheckpointError: not a checkpoint, or its system has changed since.
         ConfigurationError: the source has other sensors.
     """
     tensors, state = load_checkpoint(folder)
     try:
-        # Through JSON, where a list is a tuple as well.
+        # Validated as JSON, where a list is valid for a tuple.
         config = ModelConfig.model_validate_json(json.dumps(state["config"]))
         system = build_system(config, source.rig, len(source.classes))
         if state["structure"]:
@@ -173,7 +173,7 @@ def open_checkpoint(folder: Path, source: MomentSource) -> tuple[Session, System
 
 
 def evaluate_checkpoint(folder: Path, source: MomentSource, **options: Any) -> dict[str, Any]:
-    """Evaluate a checkpoint; joint coherence too, since the system's prior is at hand.
+    """Evaluate a checkpoint, with joint coherence, which needs the system's prior.
 
     Args:
         folder: the checkpoint.

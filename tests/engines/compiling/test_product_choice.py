@@ -9,8 +9,8 @@ from engines.bundle import load_manifest
 from engines.compiling.compile import compile_bundle
 from engines.compiling.half_precision import BF16, FP16, HalfPrecision, bfloat16_bits
 from engines.compiling.parity import Golden, relative_error
-from engines.compiling.precision import ProductChoice, Samples, tolerance
-from engines.compiling.products import parsed, products, run
+from engines.compiling.product_choice import GraphExamples, ProductChoice, tolerance
+from engines.compiling.weight_products import parsed, products, run
 from engines.engine import load_engine
 from engines.errors import CompileError
 from engines.targets import load_target, overridden
@@ -44,7 +44,7 @@ def rng():
 
 
 def choice(source, x, expected, precision="fp16"):
-    return ProductChoice("g", source, HALVES[precision], Samples({"x": x}, {"y": expected}))
+    return ProductChoice("g", source, HALVES[precision], GraphExamples({"x": x}, {"y": expected}))
 
 
 @pytest.mark.parametrize(("precision", "least", "most"), [("fp16", 1e-5, 2e-3), ("bf16", 1e-3, 2e-2)])
@@ -123,7 +123,7 @@ def test_tolerance_decides_how_many(rng):
 def test_a_graph_that_is_none_is_named(content, precision):
     one = np.ones((1, 1), np.float32)
     with pytest.raises(CompileError, match=f"graph 'g': cannot be put into {precision}"):
-        ProductChoice("g", content, overridden(RTX, precision), Samples({"x": one}, {"y": one}))
+        ProductChoice("g", content, overridden(RTX, precision), GraphExamples({"x": one}, {"y": one}))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -135,7 +135,7 @@ def test_every_encoder_and_decoder_of_a_bundle_keeps_within_the_tolerance(tiny_b
     for name in golden.names:
         for graph in (f"encode_{name}", f"decode_{name}"):
             source = (tiny_bundle / f"{graph}.onnx").read_bytes()
-            made = ProductChoice(graph, source, target, Samples(*golden.case(graph)))
+            made = ProductChoice(graph, source, target, GraphExamples(*golden.case(graph)))
             reduced = made.within(tolerance(target))
             assert reduced.error <= tolerance(target)
             assert 1 <= reduced.reduced <= reduced.products == len(products(parsed(source)))
@@ -145,7 +145,7 @@ def test_bf16_leaves_transposed_convolutions(tiny_bundle):
     """TensorRT-RTX builds none in bf16."""
     golden = Golden(tiny_bundle / "golden.npz", load_manifest(tiny_bundle))
     source = (tiny_bundle / "decode_rgb.onnx").read_bytes()
-    samples = Samples(*golden.case("decode_rgb"))
+    samples = GraphExamples(*golden.case("decode_rgb"))
     counts = {
         p: ProductChoice("decode_rgb", source, t, samples).within(tolerance(t)) for p, t in HALVES.items()
     }
