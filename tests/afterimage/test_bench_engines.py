@@ -237,7 +237,7 @@ def test_pytorch_and_the_engine_decide_alike_on_what_is_timed(small_run):
     from engines.bundle import load_manifest
     from engines.measuring.calls import golden_windows
     from engines.opening import open_session
-    from trainers.evaluation.torch_sessions import open_torch_session
+    from trainers.torch_sessions import open_torch_session
 
     bundle = small_run / "bundle"
     manifest = load_manifest(bundle)

@@ -156,7 +156,7 @@ def _add_pytorch(found: Field, name: str, checkpoint: Path | None, manifest: Man
     # Imported here: PyTorch is not part of the base install.
     from runtime.rig import RigError
     from trainers.checkpoint import CheckpointError
-    from trainers.evaluation.torch_sessions import open_torch_session
+    from trainers.torch_sessions import open_torch_session
 
     assert checkpoint is not None
     compiled = name == "pytorch-compiled"

@@ -61,7 +61,7 @@ def _run(task: Mapping[str, Any]) -> dict[str, float]:
     bundle = Path(task["bundle"])
     start_mib, begin = _resident_mib(), time.perf_counter()
     if "engine" not in task:
-        from trainers.evaluation.torch_sessions import open_torch_session
+        from trainers.torch_sessions import open_torch_session
     else:
         import onnxruntime  # noqa: F401
 

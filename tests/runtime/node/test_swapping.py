@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from running_node import PATIENCE_S, RunningNode
 
-from afterimage.replaying import replay_recording
 from engines.opening import open_session
 from engines.session import Session
 from runtime.node.node import Node
 from runtime.record.recorder import record
+from runtime.record.replay_file import replay_recording
 from runtime.record.writer import RecordingError
 from runtime.rig import Rig
 from runtime.sensors.supervisor import Supervisor

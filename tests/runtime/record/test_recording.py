@@ -21,11 +21,11 @@ from process_under_test import ProcessUnderTest, python, run_to_end
 pytest.importorskip("mcap", reason="recordings need mcap, which is not installed")
 from mcap.reader import make_reader
 
-from afterimage.replaying import replay_recording
 from engines.opening import open_session
 from runtime.node.node import Node
 from runtime.record.reader import read_recording
 from runtime.record.recorder import record
+from runtime.record.replay_file import replay_recording
 from runtime.record.writer import RecordingError, RecordingWriter
 from runtime.rig import Rig
 from runtime.sensors.publisher import Sensor

@@ -9,8 +9,10 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from configs.errors import import_extra
 from runtime.client import Client
 from runtime.transport.endpoints import is_loopback
 
@@ -66,9 +68,6 @@ def serving_page(
         AccessError: a token that is too short or has other characters than printable ASCII.
         PageError: the address cannot be listened on.
     """
-    from afterimage import __version__
-    from configs.errors import import_extra
-
     try:
         page = import_extra("runtime.view.page", "the live page")
         token = options.token
@@ -77,7 +76,7 @@ def serving_page(
         port = options.port if options.port is not None else _free_port(options.host)
         opened = page.open_page(
             client,
-            __version__,
+            version("afterimage"),
             host=options.host,
             port=port,
             token=token,
