@@ -119,7 +119,11 @@ def _all_live(client: Client, running: list[ProcessUnderTest], other_than: str =
             assert all(p.code is None for p in running), "\n".join(f"{p}: {p.output}" for p in running)
             message = client.receive(timeout_s=20)
             assert message is not None, "\n".join(f"{p}: {p.output}" for p in running)
-            if isinstance(message, Decision) and message.bundle != other_than and all(message.presence.values()):
+            if (
+                isinstance(message, Decision)
+                and message.bundle != other_than
+                and all(message.presence.values())
+            ):
                 found = message
     return found
 
