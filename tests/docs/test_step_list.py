@@ -16,7 +16,7 @@ from process_under_test import ProcessUnderTest, run_to_end
 from small_packs import write_small_packs
 
 from runtime.client import Client
-from runtime.signals.sources import open_source
+from runtime.signals.synthetic import SyntheticSource
 from runtime.wire import Decision
 
 README = REPOSITORY / "README.md"
@@ -37,7 +37,7 @@ def step_list() -> Block:
 
 def learnable_packs(folder: Path) -> Path:
     """Recorded packs about as small as the rig takes them, with samples of the synthetic rig in them."""
-    source = open_source("synthetic")
+    source = SyntheticSource()
 
     def samples(modality: str, rows: int, start: int, count: int) -> np.ndarray:
         moments = np.stack([source.read("train", m, modality, start, count) for m in range(24)])
