@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := train,plot,record,view,audio,lsl,brainflow,xdf,bench,test,tensorrt-rtx
 
-.PHONY: setup demo test lint types unit edge benchmark clean
+.PHONY: setup demo test lint types unit edge clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,9 @@ edge: setup
 	build/edge/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .
 	cd build && edge/bin/python -c "import afterimage, runtime, engines"
 	cd build && ! edge/bin/python -c "import torch" 2>/dev/null
+	cd build && for module in benchmarks tests trainers.papers; do \
+		! edge/bin/python -c "import $$module" 2>/dev/null || { echo "$$module is in the wheel"; exit 1; }; done
+	cd build && edge/bin/afterimage paper rgbd-5pct 2>&1 | grep -q "clone of the repository"
 	build/edge/bin/afterimage --help > build/edge/help.txt
 	build/edge/bin/afterimage doctor
 

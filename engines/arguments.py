@@ -17,10 +17,10 @@ from engines.errors import InputError
 
 
 class Arguments:
-    """What fits a bundle; every method raises :class:`~engines.errors.InputError` for what does not."""
+    """Checks arguments against a bundle; every method raises :class:`~engines.errors.InputError` for a wrong one."""
 
     def __init__(self, specs: Mapping[str, ModalitySpec], maximum_batch: int | None) -> None:
-        """Check against these.
+        """Remember what to check against.
 
         Args:
             specs: modality -> spec, in the order of the presence mask.
@@ -43,7 +43,7 @@ class Arguments:
         return spec
 
     def window(self, modality: str, windows: npt.NDArray[Any]) -> Array:
-        """Raw windows as C-contiguous float32; wants the modality's raw dtype and window shape."""
+        """Raw windows as C-contiguous float32; they must have the modality's raw dtype and window shape."""
         spec = self.spec(modality)
         given = np.asarray(windows)
         if given.dtype != np.dtype(spec.dtype):
@@ -51,7 +51,7 @@ class Arguments:
         return self.tensor(f"window of {modality!r}", given, spec.window_shape)
 
     def tensor(self, what: str, value: npt.NDArray[Any], shape: tuple[int, ...]) -> Array:
-        """Numbers as C-contiguous float32; wants ``(B, *shape)`` with 1 <= B <= maximum_batch."""
+        """Numbers as C-contiguous float32; their shape must be ``(B, *shape)`` with 1 <= B <= maximum_batch."""
         given = np.asarray(value)
         if given.shape[1:] != shape or given.ndim != 1 + len(shape) or len(given) == 0:
             expected = ", ".join(("B >= 1", *map(str, shape)))
@@ -68,7 +68,7 @@ class Arguments:
     def presence(self, presence: npt.NDArray[Any]) -> Array:
         """A mask of 0 and 1 as float32, (B, M)."""
         mask = self.tensor("presence", presence, (len(self.specs),))
-        # Not isin: it sorts, and this runs on every tick.
+        # np.isin would sort, and this runs on every tick.
         if not ((mask == 0.0) | (mask == 1.0)).all():
             raise InputError(f"presence: expected only 0 and 1, got {np.unique(mask)[:8].tolist()}")
         return mask
@@ -76,19 +76,19 @@ class Arguments:
     def fuse_inputs(self, evidence: Mapping[str, npt.NDArray[Any]], mask: Array) -> dict[str, Array]:
         """The inputs of the fuse graph: the mask, and evidence as float32 that is zero where a modality is absent.
 
-        Wants evidence that is there and finite where the mask says present. An absent modality takes no longer than a
-        present one: a failover must not delay its decision.
+        Where the mask says present, evidence must be given and finite. An absent modality takes no longer than a
+        present one, because a failover must not delay the decision.
         """
         if evidence.keys() - self.specs.keys():
             unknown = sorted(evidence.keys() - self.specs.keys())
             raise InputError(f"evidence for unknown modalities {unknown}; this bundle has {list(self.specs)}")
-        # One block for all of it, so that being finite is asked once: this runs on every tick.
+        # One block for all modalities, so that isfinite is called once: this runs on every tick.
         block = np.zeros((len(mask), self._width), np.float32)
         counts = mask.sum(axis=0).tolist()
         for column, (name, place) in enumerate(self._places.items()):
             self._fill(block[:, place], name, evidence.get(name), counts[column], mask[:, column])
         if not np.isfinite(block).all():
-            self._name_what_is_not_finite(block)
+            self._raise_not_finite(block)
         inputs = {"presence": mask}
         for name, place in self._places.items():
             inputs[f"evidence_{name}"] = np.ascontiguousarray(block[:, place])
@@ -114,7 +114,7 @@ class Arguments:
         elif count:
             np.copyto(place, given, where=present[:, None] > 0, casting="same_kind")
 
-    def _name_what_is_not_finite(self, block: Array) -> None:
+    def _raise_not_finite(self, block: Array) -> None:
         for name, place in self._places.items():
             if not np.isfinite(block[:, place]).all():
                 raise InputError(f"evidence of {name!r}: not finite in a row where the modality is present")

@@ -1,7 +1,7 @@
 """The bundle: a trained model as a folder of graphs, one manifest and golden values.
 
-A bundle is data, never code. ``trainers`` writes one, ``engines`` compiles and runs it, ``runtime`` reads its
-manifest to know what windows to cut. Layout::
+A bundle is data, never code. ``trainers`` writes it, ``engines`` compiles and runs it, and ``runtime`` reads in its
+manifest what windows to cut. Layout::
 
     manifest.json      this module's :class:`Manifest`
     encode_<m>.onnx    window  (B, *window_shape) float32      -> evidence (B, evidence_size) float32
@@ -13,12 +13,12 @@ manifest to know what windows to cut. Layout::
     decisions.npz      validation windows and PyTorch's logits for every missing pattern: the accuracy gate
     training_windows.npz   raw windows of the training split, from which int8 takes its ranges
 
-Bundles from before the last two were written lack them, and compile to fp32 only.
+Older bundles lack the last two files and compile to fp32 only.
 
 Graph inputs are float32 whatever the dtype on the wire, because TensorRT has no uint16 or int16 tensors; the
-session casts a raw window once, at the boundary. ``observe`` is the measured counterpart of ``decode``: it brings
-a raw window into the space that ``decode`` estimates (RGB 0..255, hole-filled millimetres, MFCC, microvolts),
-so a measured and an imputed stream can be compared and published in one shape and unit.
+session casts a raw window once, when it comes in. ``observe`` is the measured counterpart of ``decode``: it brings
+a raw window into the space that ``decode`` estimates (RGB 0..255, hole-filled millimetres, MFCC, microvolts), so
+that measured and imputed streams can be compared and published in one shape and unit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,13 +49,15 @@ TRAINING_WINDOWS_NAME = "training_windows.npz"
 ModalityKind = Literal["rgb", "depth", "audio", "eeg", "signal"]
 WireDtype = Literal["uint8", "uint16", "int16", "float32"]
 
+Model = TypeVar("Model", bound=StrictModel)
+
 
 class BundleError(AfterimageError):
     """A bundle that cannot be used; the message names the file, what was expected and what came."""
 
 
 class ModalitySpec(StrictModel):
-    """What one modality's sensor delivers and what the model makes of it.
+    """What one modality's sensor delivers, and the sizes of what the model computes from it.
 
     A sensor publishes *samples* of ``sample_shape``; a window is ``window`` consecutive samples. For images a
     sample is one frame, ``window`` is 1 and the window drops its leading axis; for audio a sample is a scalar;
@@ -82,9 +84,9 @@ class ModalitySpec(StrictModel):
 
 
 class Calibration(StrictModel):
-    """What makes a bundle's statements honest in every missing pattern.
+    """Corrections, fitted on validation data, that make a bundle's uncertainties honest in every missing pattern.
 
-    ``softmax(logits / temperature)`` for what it decides, imputation ± scale for what it imputes.
+    Probabilities are ``softmax(logits / temperature)``; the interval around an imputation is imputation ± scale.
     """
 
     temperature: dict[str, float] = Field(description="pattern key (see pattern_key) -> temperature > 0")
@@ -96,7 +98,7 @@ class Calibration(StrictModel):
 
 
 class Manifest(StrictModel):
-    """Everything a consumer must know of a bundle; validated on load, unknown keys refused."""
+    """Everything that a user of the bundle must know; validated on load, and unknown keys are refused."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -115,7 +117,7 @@ class Manifest(StrictModel):
     producer: dict[str, str] = Field(description="versions of what made the bundle")
     metrics: dict[str, float] = Field(default_factory=dict)
     refinement: Refinement | None = Field(
-        default=None, description="loop around fuse for rows that lack a modality; none: one pass"
+        default=None, description="loop around fuse for rows that lack a modality; none: fuse once"
     )
 
     @model_validator(mode="after")
@@ -168,7 +170,10 @@ class Manifest(StrictModel):
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON types; later fields only where they say something, so that older bundles keep their hash."""
+        """The manifest as JSON types.
+
+        Fields that were added later are left out where they are empty, so that older bundles keep their hash.
+        """
         raw = self.model_dump(mode="json")
         if self.refinement is None:
             del raw["refinement"]
@@ -202,7 +207,7 @@ def graph_names(manifest: Manifest) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class GraphSignature:
-    """What one graph takes and gives: tensor name -> shape without the batch axis; every tensor is float32."""
+    """Inputs and outputs of one graph: tensor name -> shape without the batch axis; every tensor is float32."""
 
     inputs: Mapping[str, tuple[int, ...]]
     outputs: Mapping[str, tuple[int, ...]]
@@ -259,21 +264,42 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise BundleError(f"{folder}: not a bundle: no {MANIFEST_NAME}; make one with `afterimage train`")
+    return read_versioned(
+        path, Manifest, SCHEMA_VERSION, BundleError, schema="schema version", advice="export the bundle again"
+    )
+
+
+def read_versioned(
+    path: Path, model: type[Model], version: int, error: type[AfterimageError], *, schema: str, advice: str
+) -> Model:
+    """Read a JSON file that names its ``schema_version``.
+
+    Args:
+        path: a file that is there.
+        model: what it holds.
+        version: the schema version that this build reads.
+        error: the class of what is raised.
+        schema: what the version is called in a message.
+        advice: what to do about another version.
+
+    Raises:
+        error: it cannot be read, is not JSON, has another version, or a field is not valid.
+    """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise error(f"{path}: cannot be read: {e.strerror or e}") from e
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise BundleError(f"{path}: expected JSON, got something else: {e}") from e
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
-        raise BundleError(
-            f"{path}: schema version {version!r}, this build reads {SCHEMA_VERSION}; export the bundle again"
-        )
+        raise error(f"{path}: expected JSON, got something else: {e}") from e
+    found = raw.get("schema_version") if isinstance(raw, dict) else None
+    if found != version:
+        raise error(f"{path}: {schema} {found!r}, this build reads {version}; {advice}")
     try:
-        return Manifest.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as e:
         first = e.errors()[0]
-        where = ".".join(str(p) for p in first["loc"]) or "manifest"
-        raise BundleError(f"{path}: {where}: {first['msg']} (got {str(first['input'])[:80]!r})") from e
+        where = ".".join(str(p) for p in first["loc"]) or path.stem
+        raise error(f"{path}: {where}: {first['msg']} (got {str(first['input'])[:80]!r})") from e
 
 
 def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:

@@ -1,16 +1,16 @@
-"""The engine folder: a bundle compiled for one target, with everything a target machine needs to trust it.
+"""The engine folder: a bundle compiled for one target, with everything that the target machine needs to check it.
 
 Layout::
 
     engine.json        this module's :class:`EngineManifest`
     manifest.json      the bundle's manifest, byte for byte
     golden.npz         the bundle's golden values, so that parity can be checked where the engine will run
-    decisions.npz      the bundle's decision set, for the accuracy gate there; not of bundles without one
+    decisions.npz      the bundle's decision set, if it has one, for the accuracy gate on the target machine
     <graph>.onnx       for onnxruntime, or
     <graph>.engine     for tensorrt and tensorrt-rtx
 
-An engine belongs to the library version that built it. It is checked before anything is loaded, because the libraries
-themselves either crash or fall back silently on a plan from another version.
+An engine belongs to the library version that built it. The version is checked before anything is loaded, because the
+libraries themselves crash or silently fall back when they get an engine of another version.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from configs.reading import StrictModel
 from engines.bundle import (
@@ -33,6 +33,7 @@ from engines.bundle import (
     check_files,
     graph_names,
     read_manifest,
+    read_versioned,
 )
 from engines.errors import EngineError
 from engines.targets import BatchProfile, EngineBackend, Precision, Target, load_target, shipped_targets
@@ -40,7 +41,7 @@ from engines.targets import BatchProfile, EngineBackend, Precision, Target, load
 ENGINE_SCHEMA_VERSION = 2
 ENGINE_NAME = "engine.json"
 
-# Distribution -> what it is called in `versions`; the wheel of TensorRT-RTX is a package per CUDA version behind one.
+# Backend -> distributions that may provide its library; TensorRT's wheels are one package per CUDA version.
 _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
@@ -72,12 +73,12 @@ class ParityRecord(StrictModel):
     threshold: float
     comparisons: int
     decisions: DecisionRecord | None = Field(
-        default=None, description="the accuracy gate; none: the bundle has no decision set"
+        default=None, description="result of the accuracy gate; none: the bundle has no decision set"
     )
 
 
 class EngineManifest(StrictModel):
-    """Everything that decides whether an engine may be used; validated on load, unknown keys refused."""
+    """Everything that decides whether an engine may be used; validated on load, and unknown keys are refused."""
 
     schema_version: Literal[2] = 2
     bundle: str = Field(description="name of the bundle")
@@ -152,7 +153,7 @@ def rebuild_command(target: Target) -> str:
 
 
 def save_engine(folder: Path, engine: EngineManifest) -> None:
-    """Write ``engine.json``; the last file of a compile, so a folder that has it is complete."""
+    """Write ``engine.json``. It is the last file of a compile, so a folder that has it is complete."""
     (folder / ENGINE_NAME).write_text(
         json.dumps(engine.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8"
     )
@@ -169,8 +170,8 @@ def load_engine(folder: Path, *, verify: bool = True) -> tuple[EngineManifest, M
         the engine's manifest and the manifest of its bundle.
 
     Raises:
-        EngineError: not an engine, stale, foreign or damaged; names what was expected, what was found, and the
-            command that rebuilds it.
+        EngineError: not an engine, stale, damaged or built for another machine; names what was expected, what was
+            found, and the command that rebuilds it.
     """
     engine = _read_engine(folder)
     again = f"rebuild it: `{rebuild_command(engine.target)}` with bundle {engine.bundle!r}"
@@ -204,23 +205,13 @@ def load_engine(folder: Path, *, verify: bool = True) -> tuple[EngineManifest, M
 
 def _read_engine(folder: Path) -> EngineManifest:
     path = folder / ENGINE_NAME
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise EngineError(
-            f"{folder}: not an engine: no {ENGINE_NAME}; make one with `afterimage compile`"
-        ) from e
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise EngineError(f"{path}: expected JSON, got something else: {e}") from e
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != ENGINE_SCHEMA_VERSION:
-        raise EngineError(
-            f"{path}: engine schema {version!r}, this build reads {ENGINE_SCHEMA_VERSION}; "
-            "rebuild it with `afterimage compile BUNDLE --target TARGET`"
-        )
-    try:
-        return EngineManifest.model_validate(raw)
-    except ValidationError as e:
-        first = e.errors()[0]
-        where = ".".join(str(p) for p in first["loc"]) or "engine"
-        raise EngineError(f"{path}: {where}: {first['msg']} (got {str(first['input'])[:80]!r})") from e
+    if not path.is_file():
+        raise EngineError(f"{folder}: not an engine: no {ENGINE_NAME}; make one with `afterimage compile`")
+    return read_versioned(
+        path,
+        EngineManifest,
+        ENGINE_SCHEMA_VERSION,
+        EngineError,
+        schema="engine schema",
+        advice="rebuild it with `afterimage compile BUNDLE --target TARGET`",
+    )

@@ -9,7 +9,7 @@ from configs.errors import AfterimageError
 
 
 class EngineError(AfterimageError):
-    """An engine or session that cannot be used: stale, foreign, broken, or built for other versions."""
+    """An engine or session that cannot be used: stale, broken, built for other versions, or not an engine at all."""
 
 
 class InputError(EngineError, ValueError):
@@ -17,7 +17,7 @@ class InputError(EngineError, ValueError):
 
 
 class BackendUnavailableError(EngineError):
-    """A backend whose library or device is not here; names the extra to install or the driver that is missing."""
+    """A backend whose library or device is missing; names the extra to install or the missing driver."""
 
 
 class CompileError(EngineError):

@@ -30,7 +30,8 @@ def open_session(
 
     Raises:
         BundleError: the bundle is broken.
-        EngineError: the engine is stale, foreign or broken, or the backend's library or device is not here.
+        EngineError: the engine is stale, broken or built for another machine, or the backend's library or device is
+            missing.
     """
     folder = Path(path)
     if backend not in _BACKENDS:
@@ -66,16 +67,16 @@ def load_session(
         backend: ``onnxruntime``, ``tensorrt`` or ``tensorrt-rtx``.
         batch: the profile that TensorRT engines were built for.
         threads: CPU threads for the operators of one graph.
-        provider: what executes ONNX Runtime's graphs.
-        dla_core: the accelerator that TensorRT engines were built for.
+        provider: ONNX Runtime's execution provider.
+        dla_core: the deep learning accelerator that TensorRT engines were built for.
 
     Raises:
-        EngineError: a graph does not load, or the backend's library or device is not here.
+        EngineError: a graph does not load, or the backend's library or device is missing.
     """
     signatures = {g: graph_signature(manifest, g) for g in graph_names(manifest)}
-    # Imported here: half a second that `import engines` and clients without a model should not pay.
+    # Imported here because it takes half a second, which clients without a model should not pay.
     if backend == "onnxruntime":
-        from engines.backends.onnxruntime import OnnxRuntimeRunner
+        from engines.backends.onnxruntime_runner import OnnxRuntimeRunner
 
         return Session(manifest, OnnxRuntimeRunner(folder, signatures, threads=threads, provider=provider))
     from engines.backends.tensorrt_runner import TensorRTRunner

@@ -1,7 +1,7 @@
-"""A session: encode, fuse, decode and observe with one bundle or compiled engine, on whatever backend it needs.
+"""A session: encode, fuse, decode and observe with one bundle or compiled engine, on any backend.
 
-The session is the only place where raw dtypes become float32 and where logits become calibrated probabilities, so
-every backend and every caller agrees on both.
+Raw dtypes become float32 and logits become calibrated probabilities here and nowhere else, so that all backends and
+callers agree on both.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from engines.bundle import (
     presence_patterns,
 )
 from engines.errors import EngineError, InputError
-from engines.refinement import refined_evidence
+from engines.refinement import refine_incomplete_rows
 
 
 @dataclass(frozen=True)
 class Fused:
-    """What a fuse call gives, one row per row of the presence mask.
+    """Result of fusion, one row per row of the presence mask.
 
     Attributes:
         logits: (B, C) float32, uncalibrated.
@@ -45,13 +45,13 @@ class Fused:
 
 
 @dataclass(frozen=True)
-class Tick:
-    """What a whole tick gives.
+class TickResult:
+    """Result of a whole tick.
 
     Attributes:
-        evidence: modality -> (B, evidence_size), of the windows that were encoded; not of those refused.
+        evidence: modality -> (B, evidence_size) of the windows that were encoded, without the refused ones.
         fused: the decision, one row per row of the presence mask.
-        refused: modalities whose window gave evidence that is not finite; the decision was made without them.
+        refused: modalities whose evidence was not finite; the decision was made without them.
     """
 
     evidence: Mapping[str, Array]
@@ -60,7 +60,7 @@ class Tick:
 
 
 class Session:
-    """The graphs of one bundle, ready to run. Make one with :func:`open_session`; not safe to share by threads."""
+    """The graphs of one bundle, ready to run; :func:`engines.opening.open_session` makes one. Not thread-safe."""
 
     def __init__(self, manifest: Manifest, runner: GraphRunner) -> None:
         """Wrap loaded graphs.
@@ -101,8 +101,8 @@ class Session:
 
         Raises:
             InputError: an unknown modality, another shape or dtype, or a batch the engine was not built for.
-            EngineError: the backend failed, or the evidence is not finite (a window with NaN or beyond all measure):
-                better that one modality drops out here than that fusion fails for all.
+            EngineError: the backend failed, or the evidence is not finite because the window holds NaN or absurd
+                values. One modality then drops out here, instead of fusion failing for all.
         """
         evidence = self._run(f"encode_{modality}", {"window": self._arguments.window(modality, windows)})[
             "evidence"
@@ -152,8 +152,9 @@ class Session:
     def fuse(self, evidence: Mapping[str, npt.NDArray[Any]], presence: npt.NDArray[Any]) -> Fused:
         """Fuse the evidence of the present modalities into one decision per row, and infer or impute every latent.
 
-        Evidence in rows where its modality is absent is ignored, whatever it holds (NaN included). Where the bundle has
-        a refinement, rows that lack some modalities go through it; the temperature is that of what was really there.
+        Evidence is ignored in rows where its modality is absent, whatever it holds (NaN included). If the bundle has
+        a refinement, rows that lack some modalities go through it; their temperature is still that of the modalities
+        that are really present.
 
         Args:
             evidence: modality -> (B, evidence_size); a modality absent in every row may be left out.
@@ -173,15 +174,15 @@ class Session:
         windows: Mapping[str, npt.NDArray[Any]],
         evidence: Mapping[str, npt.NDArray[Any]],
         presence: npt.NDArray[Any],
-    ) -> Tick:
-        """Encode the windows that are due and fuse, as one piece of work where the backend has such (a CUDA graph).
+    ) -> TickResult:
+        """Encode the windows that are due and fuse, as one unit of work if the backend can do that (a CUDA graph).
 
-        The decision is that of :meth:`encode` for every window and :meth:`fuse` of it all. A window whose evidence is
-        not finite costs its modality's place in this decision, and nobody else's.
+        The decision is the same as from :meth:`encode` of every window and :meth:`fuse` of all evidence. A modality
+        whose evidence is not finite is left out of this decision; the others are not affected.
 
         Args:
             windows: modality -> (B, *window_shape) in its raw dtype; present in every row of the mask.
-            evidence: modality -> (B, evidence_size), as for :meth:`fuse`, of modalities without a window.
+            evidence: modality -> (B, evidence_size), as for :meth:`fuse`, for modalities without a window.
             presence: (B, M) of 0 and 1 (or bool).
 
         Raises:
@@ -207,20 +208,21 @@ class Session:
         given = {name: inputs[f"evidence_{name}"] for name in self._specs if name not in raw}
         out = self._runner.run_tick(raw, given, mask)
         self._check_outputs("fuse", out, len(mask))
-        made = {name: out[f"evidence_{name}"] for name in raw}
-        if all(np.isfinite(e).all() for e in made.values()):
-            return Tick(made, self._fused(mask, out), ())
-        return self._tick_without_refused(made, evidence, mask)
+        encoded = {name: out[f"evidence_{name}"] for name in raw}
+        if all(np.isfinite(e).all() for e in encoded.values()):
+            return TickResult(encoded, self._fused(mask, out), ())
+        return self._tick_without_refused(encoded, evidence, mask)
 
     def imputation_scale(self, modality: str, presence: npt.NDArray[Any] | Sequence[int]) -> float | None:
-        """How far an imputed observation may be off: half width of the interval around it that holds 90 %.
+        """Half width of the interval around an imputed observation that holds 90 % of measured values.
 
         Args:
             modality: a modality of the bundle.
             presence: (M,) of 0 and 1, of one row.
 
         Returns:
-            In the modality's observation unit; None where the modality is present, or the bundle was made without.
+            The half width in the modality's observation unit; None if the modality is present, or if the bundle has no
+            such calibration.
 
         Raises:
             InputError: an unknown modality, or another number of modalities in the mask.
@@ -232,19 +234,19 @@ class Session:
 
     def _tick_in_steps(
         self, windows: Mapping[str, Array], evidence: Mapping[str, npt.NDArray[Any]], mask: Array
-    ) -> Tick:
-        """A tick of a bundle that goes through its refinement: the loop around fuse needs the evidence on the host."""
-        made = {n: self._run(f"encode_{n}", {"window": w})["evidence"] for n, w in windows.items()}
-        return self._tick_without_refused(made, evidence, mask)
+    ) -> TickResult:
+        """A tick with refinement, graph by graph: the loop around fuse needs the evidence on the host."""
+        encoded = {n: self._run(f"encode_{n}", {"window": w})["evidence"] for n, w in windows.items()}
+        return self._tick_without_refused(encoded, evidence, mask)
 
     def _tick_without_refused(
-        self, made: Mapping[str, Array], evidence: Mapping[str, npt.NDArray[Any]], mask: Array
-    ) -> Tick:
+        self, encoded: Mapping[str, Array], evidence: Mapping[str, npt.NDArray[Any]], mask: Array
+    ) -> TickResult:
         """Fuse encoded windows, leaving out those whose evidence is not finite."""
-        refused = tuple(n for n, e in made.items() if not np.isfinite(e).all())
-        kept = {n: e for n, e in made.items() if n not in refused}
+        refused = tuple(n for n, e in encoded.items() if not np.isfinite(e).all())
+        kept = {n: e for n, e in encoded.items() if n not in refused}
         trusted = mask * np.array([n not in refused for n in self._specs], np.float32)
-        return Tick(kept, self.fuse({**evidence, **kept}, trusted), refused)
+        return TickResult(kept, self.fuse({**evidence, **kept}, trusted), refused)
 
     def _fused(self, mask: Array, out: Mapping[str, Array]) -> Fused:
         """Outputs of the fuse graph as a decision, calibrated for each row's missing pattern."""
@@ -257,36 +259,37 @@ class Session:
         )
 
     def _refined(self, inputs: Mapping[str, Array], out: dict[str, Array]) -> dict[str, Array]:
-        """The outputs of fuse with rows that lack some modalities, but not all, replaced by refined ones."""
-        refinement, presence = self.manifest.refinement, inputs["presence"]
-        count = presence.sum(axis=1)
-        rows = np.flatnonzero((count > 0) & (count < len(self._specs)))
-        if refinement is None or not len(rows):
+        """The outputs of fuse; rows that lack some modalities, but not all, are replaced by refined ones."""
+        if self.manifest.refinement is None:
             return out
-        complete = np.ones_like(presence[rows])
 
-        def fuse(evidence: Mapping[str, Array]) -> dict[str, Array]:
-            named = {f"evidence_{n}": e for n, e in evidence.items()}
-            return self._run("fuse", {"presence": complete, **named})
+        def fuse(evidence: Mapping[str, Array], presence: Array) -> dict[str, Array]:
+            return self._run(
+                "fuse", {"presence": presence, **{f"evidence_{n}": e for n, e in evidence.items()}}
+            )
 
-        filled = refined_evidence(
-            lambda evidence: fuse(evidence)["posterior"],
+        refined = refine_incomplete_rows(
+            fuse,
+            lambda fused: fused["posterior"],
             tuple(self._specs),
-            {n: inputs[f"evidence_{n}"][rows] for n in self._specs},
-            presence[rows],
-            out["posterior"][rows],
-            refinement,
+            {n: inputs[f"evidence_{n}"] for n in self._specs},
+            inputs["presence"],
+            out["posterior"],
+            self.manifest.refinement,
         )
+        if refined is None:
+            return out
+        rows, better = refined
         merged = {name: value.copy() for name, value in out.items()}
-        for name, value in fuse(filled).items():
+        for name, value in better.items():
             merged[name][rows] = value
         return merged
 
     def warm_up(self, runs: int = 2) -> None:
-        """Run every graph on zeros, so that the first real tick does not pay for lazy allocation and kernels.
+        """Run every graph on zeros, so that the first real tick does not wait for lazy allocation and kernels.
 
-        Where the backend takes a tick as one piece of work, every set of due modalities is run as well: it is recorded
-        then, and not in a tick that counts.
+        If the backend runs a tick as one unit of work, every set of due modalities is run as well, so that it is
+        recorded now and not during a real tick.
         """
         for graph in self._outputs:
             signature = graph_signature(self.manifest, graph)

@@ -49,15 +49,15 @@ class Target(StrictModel):
     backend: EngineBackend
     precision: Precision = Field(
         default="fp32",
-        description="fp16, bf16, int8: of convolutions and matrix products, where measured to be harmless; everything "
-        "else stays in float32",
+        description="fp16, bf16, int8: for the convolutions and matrix products where it was measured to be "
+        "harmless; everything else stays in float32",
     )
     allowed_decision_change: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="largest share of any missing pattern's decisions that may differ from PyTorch's; None: by "
-        "precision",
+        description="largest share of any missing pattern's decisions that may differ from PyTorch's; None: the "
+        "precision's default",
     )
     batch: BatchProfile | None = Field(
         default=None, description="None: any batch size (ONNX Runtime); TensorRT needs a profile"
@@ -105,8 +105,8 @@ class Target(StrictModel):
     def _check_onnxruntime_precision(self) -> None:
         if self.precision in ("fp16", "bf16"):
             raise ValueError(
-                f"precision: onnxruntime runs fp32 and int8, got {self.precision}; on a CPU it has no kernels of 16 "
-                "bits, and would only add casts"
+                f"precision: onnxruntime runs fp32 and int8, got {self.precision}; on a CPU it has no 16-bit kernels "
+                "and would only add casts"
             )
         if self.precision == "int8" and self.provider == "cuda":
             raise ValueError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports torch: its threads spin while they wait, which on a busy two-core machine makes
@@ -10,6 +12,29 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+from runtime.rig import Rig, load_rig
+from runtime.transport.endpoints import Endpoints
+
+
+@pytest.fixture
+def socket_folder() -> Iterator[Path]:
+    """An empty folder for Unix sockets; tmp_path is often too long for the address of one."""
+    with tempfile.TemporaryDirectory(prefix="ai-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def endpoints(socket_folder: Path) -> Endpoints:
+    """Where a node of the test listens and publishes."""
+    return Endpoints(f"ipc://{socket_folder}/frames", f"ipc://{socket_folder}/decisions")
+
+
+@pytest.fixture(scope="session")
+def images_rig() -> Rig:
+    """RGB and depth of commands-4."""
+    rig = load_rig("commands-4")
+    return rig.model_copy(update={"sensors": rig.sensors[:2]})
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +50,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def images_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One of RGB and depth only: live a tenth of a second after the first frames. Read only."""
+    """A bundle of RGB and depth only: live a tenth of a second after the first frames. Read only."""
     pytest.importorskip("torch", reason="the tiny bundle is exported with torch, which is not installed")
     from tiny_bundle import build_tiny_bundle
 

@@ -1,4 +1,4 @@
-"""Calibration on validation data that training never saw: reliabilities, temperatures, spread of imputations."""
+"""Calibration on validation data, which training never saw: reliabilities, temperatures, intervals of imputations."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from trainers.fusion.masks import all_patterns
 from trainers.systems.base import Batches, System
 
 LIMITS = (0.05, 20.0)
-"""Temperatures stay within these."""
+"""Smallest and largest temperature."""
 
 DOUBT = 0.01
-"""Share of the validation labels taken to be spread over all classes, as Platt (1999) does with small samples.
+"""Share of each validation label that is spread over all classes, as Platt (1999) does for small samples.
 
-Validation windows are many, the recordings in them a few dozen. Without doubt, a pattern that gets all of them right
-would be made certain of everything.
+There are many validation windows, but they come from a few dozen recordings. Without this doubt, a pattern that gets
+all of them right would become certain of everything.
 """
 
 
@@ -75,7 +75,7 @@ def fit_reliability(
     steps: int = 40,
     pull: float = 0.01,
 ) -> dict[str, float]:
-    """Fit how much each modality counts in fusion, so that one that overfitted does not outvote the others.
+    """Fit the weight of each modality in fusion, so that one that overfitted does not outvote the others.
 
     Minimises the mean negative log likelihood over all missing patterns of some validation rows, in the logarithm
     of the M reliabilities and of a temperature per pattern, with a quadratic pull of the former towards 1. Sets
@@ -140,7 +140,7 @@ def calibrate(
 def fit_imputation_scale(
     system: System, evidence: Mapping[str, Tensor], batches: Batches, *, rows: int = 200
 ) -> dict[str, dict[str, float]]:
-    """Fit how far imputations may be off, for every missing pattern and each modality that it lacks.
+    """Fit the interval around imputations, for every missing pattern and each modality that it lacks.
 
     Args:
         system: trained and with its reliabilities fitted.

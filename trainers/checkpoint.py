@@ -1,6 +1,7 @@
-"""Checkpoints: tensors as safetensors, everything else as JSON; no pickle. Resuming is bit-equal to running on.
+"""Checkpoints: tensors as safetensors, everything else as JSON; no pickle.
 
-A checkpoint is a folder with ``tensors.safetensors`` and ``state.json``, replaced as a whole by the next one.
+A checkpoint is a folder with ``tensors.safetensors`` and ``state.json``; the next one replaces it as a whole. A resumed
+run gives the same numbers, to the bit, as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ FORMAT = 1
 
 
 class CheckpointError(AfterimageError):
-    """A checkpoint that cannot be resumed from; the message names what was expected and what came."""
+    """A checkpoint that cannot be used; the message names what was expected and what came."""
 
 
 def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint; the one before stays whole until this one is.
+    """Write a checkpoint; the previous one stays in place until this one is complete.
 
     Args:
         folder: of the checkpoint; an earlier one is replaced.
         tensors: flat names to tensors.
-        state: what JSON can hold.
+        state: everything else, as JSON types.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -52,7 +53,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint back.
 
     Raises:
-        CheckpointError: there is none, it is not whole, or it is of another format.
+        CheckpointError: there is none, it is incomplete, or it has another format.
     """
     # A crash between the two renames of save_checkpoint leaves only the old one.
     at = folder if folder.exists() else folder.with_name(folder.name + ".old")

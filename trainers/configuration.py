@@ -1,9 +1,8 @@
-"""What a training run is: one YAML file, validated, unknown keys refused."""
+"""The configuration of a training run: one YAML file, validated; unknown keys are refused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Union
 
@@ -11,7 +10,6 @@ from pydantic import Field, model_validator
 
 from configs.errors import AfterimageError
 from configs.reading import StrictModel, config_path, read_yaml, shipped, validated
-from runtime.rig import Rig
 from trainers.data.missingness import MissingnessPlan
 from trainers.systems.registry import SYSTEMS
 
@@ -21,7 +19,7 @@ class ConfigurationError(AfterimageError):
 
 
 class ModalityConfig(StrictModel):
-    """What a model reads of one sensor and how wide its network is."""
+    """The window that a model takes from one sensor, and the width of its network."""
 
     window: int = Field(ge=1, description="samples in one window")
     hop: int = Field(ge=1, description="samples between successive windows")
@@ -29,18 +27,18 @@ class ModalityConfig(StrictModel):
 
 
 class PhaseConfig(StrictModel):
-    """How long one training phase lasts."""
+    """Length and learning rates of one training phase."""
 
     steps: int = Field(ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     adversary_learning_rate: float | None = Field(
-        default=None, gt=0, description="of the adversaries, where the phase has some; None: the same"
+        default=None, gt=0, description="of the phase's adversaries, if it has any; None: the same"
     )
     share: float = Field(default=1.0, gt=0, description="of the time budget, relative to the other phases")
 
 
 class OptimizerConfig(StrictModel):
-    """Adam or AdamW, its schedule and what keeps it steady."""
+    """Adam or AdamW, its schedule, clipping and averaging of weights."""
 
     name: Literal["adam", "adamw"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
@@ -70,13 +68,13 @@ class ModelConfig(StrictModel):
     validation_views: int = Field(
         default=2, ge=1, description="windows per validation moment for calibration"
     )
-    validation_moments: int = Field(default=1000, ge=1, description="at most so many validation moments")
+    validation_moments: int = Field(default=1000, ge=1, description="largest number of validation moments")
     seed: int = 0
     device: str = Field(default="cpu", description="where training runs: cpu, cuda, cuda:1, ...")
     torch_threads: int = Field(
         default=1,
         ge=1,
-        description="more only pays on idle real cores: on shared ones, threads wait for each other",
+        description="more threads only help on idle physical cores: on shared ones they wait for each other",
     )
 
     @model_validator(mode="after")
@@ -92,35 +90,6 @@ class ModelConfig(StrictModel):
     def window_lengths(self) -> dict[str, int]:
         """Modality -> window in samples, in the order of the presence mask."""
         return {name: modality.window for name, modality in self.modalities.items()}
-
-
-@dataclass(frozen=True)
-class SensorWindow:
-    """One sensor of a rig with the window that a model takes; a ``trainers.modalities`` WindowSpec."""
-
-    name: str
-    kind: str
-    sample_shape: tuple[int, ...]
-    rate_hz: float
-    window: int
-
-
-def sensor_windows(config: ModelConfig, rig: Rig) -> dict[str, SensorWindow]:
-    """Join the configuration's windows with the rig's sensors.
-
-    Raises:
-        ConfigurationError: the modalities differ from the rig's, or come in another order.
-    """
-    if tuple(config.modalities) != rig.modality_names:
-        raise ConfigurationError(
-            f"model {config.name!r} reads modalities {list(config.modalities)}, rig {rig.name!r} has "
-            f"{list(rig.modality_names)}; they must be the same, in the same order"
-        )
-    found = {}
-    for name, modality in config.modalities.items():
-        sensor = rig.sensor(name)
-        found[name] = SensorWindow(name, sensor.kind, sensor.sample_shape, sensor.rate_hz, modality.window)
-    return found
 
 
 def shipped_models() -> list[str]:

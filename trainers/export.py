@@ -1,4 +1,4 @@
-"""Export: a trained system as a bundle, graphs and golden values, checked against PyTorch before it is handed over."""
+"""Export: writes a trained system as a bundle and checks it against PyTorch before it takes its place."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OPSET = 18
 
 
 class ExportError(AfterimageError):
-    """A bundle whose graphs do not agree with the trained system; nothing is handed over."""
+    """A bundle whose graphs do not agree with the trained system; an earlier bundle stays in place."""
 
 
 class _Encode(nn.Module):
@@ -98,7 +98,7 @@ def export_bundle(
     decision_windows: Mapping[str, npt.NDArray[Any]] | None = None,
     training_windows: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> Path:
-    """Write the bundle of a trained system; an earlier one in its place is replaced only once this one is checked.
+    """Write the bundle of a trained system; it replaces an earlier one only after it has passed the checks.
 
     Args:
         system: trained; put into evaluation mode.
@@ -110,7 +110,7 @@ def export_bundle(
         temperatures: pattern key -> temperature.
         health_thresholds: modality -> check -> threshold.
         golden_windows: modality -> (B, *window_shape) raw windows for the golden values.
-        metrics: numbers to carry along.
+        metrics: numbers to store in the manifest.
         imputation_scale: pattern key -> absent modality -> half width of the interval around its imputation.
         decision_windows: modality -> (N, *window_shape) raw windows that training has not seen, for the
             accuracy gate; without them the bundle compiles to fp32 only.
@@ -121,7 +121,7 @@ def export_bundle(
         The folder.
 
     Raises:
-        ExportError: a graph does not agree with PyTorch, or decides otherwise.
+        ExportError: a graph or its decisions do not agree with PyTorch.
     """
     system.eval()
     partial = folder.with_name(folder.name + ".partial")
@@ -199,7 +199,7 @@ def make_manifest(
 
 
 def modality_specs(system: System, config: ModelConfig, rig: Rig) -> tuple[ModalitySpec, ...]:
-    """What the manifest says of every modality."""
+    """The manifest's entries for the modalities."""
     specs = []
     for name in system.names:
         sensor, network = rig.sensor(name), system.network(name)
@@ -294,8 +294,8 @@ def export_graph(system: System, manifest: Manifest, graph: str, path: Path) -> 
     example = tuple(torch.ones(2, *shape) for shape in signature.inputs.values())
     names = [*signature.inputs, *signature.outputs]
     with warnings.catch_warnings():
-        # The exporter over TorchScript is deprecated, but exports in a tenth of the time of the one over
-        # torch.export, and thirteen graphs are exported at the end of every training. Parity is checked after.
+        # The exporter through TorchScript is deprecated, but takes a tenth of the time of the one through torch.export,
+        # and every training ends with the export of thirteen graphs. Parity is checked afterwards.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _module(system, graph).eval(),

@@ -1,4 +1,4 @@
-"""The training loop: phases of a system one after the other, resumable exactly, bounded by steps and by time."""
+"""The training loop: runs a system's phases one after the other, limited by steps and time, with exact resume."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ Report = Callable[[str, int, int, float], None]
 
 
 class Sampler(Protocol):
-    """An endless stream of training batches that can be taken up where it was left."""
+    """An endless stream of training batches that can continue where it stopped."""
 
     def next(self) -> Batch:
         """The next batch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next batch depends on; plain JSON."""
+        """The state on which the next batch depends, as JSON types."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
 
 
 class TrainingError(AfterimageError):
-    """Training that cannot go on, such as a loss that is not finite; names phase, step and term."""
+    """Training that cannot continue, for example because a loss is not finite; names phase, step and term."""
 
 
 @dataclass
 class TrainingRun:
-    """Where a run stands; everything that the next step depends on besides weights and configuration.
+    """The progress of a run: everything that the next step depends on besides weights and configuration.
 
     Attributes:
         phase: index of the phase in progress.
@@ -68,7 +68,7 @@ RECORD_EVERY = 25
 
 
 class Trainer:
-    """Trains one system; made fresh, then optionally :meth:`resume`, then :meth:`run`.
+    """Trains one system: make it, call :meth:`resume` to continue a run, then :meth:`run`.
 
     Args:
         system: to be trained in place.
@@ -91,7 +91,7 @@ class Trainer:
         # Everything random in a step comes from here, or from torch's global generator (dropout); both are saved.
         self._generator = torch.Generator(self.device).manual_seed(config.seed)
         self._global_state = torch.Generator().manual_seed(config.seed + 1).get_state()
-        # The batch of the next step is made while this one computes; the sampler is then a batch ahead of the run.
+        # The next batch is made while a step computes, so the sampler is one batch ahead of the run.
         self._worker: ThreadPoolExecutor | None = None
         self._coming: Future[Batch] | None = None
         self._sampler_state = sampler.state_dict()
@@ -109,11 +109,11 @@ class Trainer:
         """Train until every phase is done.
 
         Args:
-            minutes: time budget over all phases, split by their ``share``; learning rates and warm-ups follow the
-                budget where it runs out before the steps do. Without it a run is a function of the seed alone.
+            minutes: time budget of all phases, split by their ``share``; if time runs out before the steps, learning
+                rates and warm-ups follow the time. Without a budget, a run depends on the seed alone.
             report: called after every step.
             checkpoint_s: seconds between checkpoints.
-            until: stop after so many steps in all, with a checkpoint, as if interrupted.
+            until: stop after this many steps in all, with a checkpoint, as if interrupted.
 
         Raises:
             TrainingError: a loss that is not finite.
@@ -171,7 +171,7 @@ class Trainer:
         )
 
     def resume(self) -> None:
-        """Continue from the last checkpoint; the next step is the one that would have come next.
+        """Continue from the last checkpoint with the step after it.
 
         Raises:
             CheckpointError: there is none.
@@ -214,7 +214,7 @@ class Trainer:
         return PhaseOptimizer(phase, self.config.phases[phase.name], self.config.optimizer)
 
     def _progress(self, settings: PhaseConfig, budget_s: float | None) -> float:
-        """Share of the phase that is done, by steps or by time, whichever is further."""
+        """Share of the phase that is done, by steps or by time, whichever is larger."""
         by_steps = self.state.step / settings.steps
         return by_steps if budget_s is None else max(by_steps, self.state.elapsed_s / budget_s)
 
@@ -244,7 +244,7 @@ class Trainer:
             )
 
     def _next_batch(self) -> Batch:
-        """This step's batch; the next one is begun on the second thread."""
+        """This step's batch; starts making the next one on the second thread."""
         assert self._worker is not None
         if self._coming is None:
             self._coming = self._worker.submit(self._make_batch, self.state.batches)
@@ -260,19 +260,19 @@ class Trainer:
             with ThreadPoolExecutor(1, "batches") as self._worker:
                 yield
         finally:
-            # The batch that was made but not used is drawn again by whoever goes on.
+            # A batch that was made but not used will be drawn again when training continues.
             self._coming, self._worker = None, None
             self.sampler.load_state_dict(self._sampler_state)
             self._global_state = torch.get_rng_state()
 
     @torch.no_grad()
     def _make_batch(self, number: int) -> Batch:
-        """Draw a batch, distort it and work out its targets; a function of the sampler, the seed and the number.
+        """Draw a batch, augment it and compute its targets; depends on the sampler, the seed and the number alone.
 
-        Every modality is distorted from one seed, so that what was recorded together is moved together. Images
-        are reconstructed as distorted, since a decoder cannot know where they were moved from; sound and EEG as
-        measured, since their targets do not depend on place or phase: a decoder that learned from noise and lost
-        channels would impute noise and lost channels.
+        All modalities are augmented from one seed, so that images recorded together move together. The targets of
+        images are the augmented ones, because a decoder cannot know where they were moved from. The targets of sound
+        and EEG are the measured ones, because they do not depend on place or phase; a decoder that learned from noise
+        and lost channels would impute noise and lost channels.
         """
         batch = _moved(self.sampler.next(), self.device)
         windows, targets = dict(batch.windows), {}
@@ -287,7 +287,7 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # A short memory at first, so that the start of a phase does not linger in a short run.
+        # A short memory at first, so that a short run does not average in the start of the phase.
         decay = min(self.config.optimizer.average, (1 + self.state.step) / (10 + self.state.step))
         for name, parameter in self.system.named_parameters():
             if name in self._average:
@@ -302,7 +302,7 @@ class Trainer:
 
     @torch.no_grad()
     def _finish(self, phase: Phase) -> None:
-        """Take the averaged weights, let the system decide what it has to, and go on to the next phase."""
+        """Take the averaged weights, let the system make its decisions, and go on to the next phase."""
         for name, parameter in self.system.named_parameters():
             if name in self._average:
                 parameter.copy_(self._average[name])

@@ -1,4 +1,4 @@
-"""What one phase of training is optimised with: its modules, and the adversaries they may play against."""
+"""The optimisers of one training phase: one for its modules and, if it has adversaries, one for those."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from trainers.systems.base import Phase
 
 
 class PhaseOptimizer:
-    """One optimiser for a phase's modules and, where it has adversaries, one for these.
+    """One optimiser for a phase's modules and, if it has adversaries, one for those.
 
-    While one side steps the other is frozen, so that neither pays for gradients it does not use.
+    While one side steps, the other is frozen, so that no gradients are computed in vain.
     """
 
     def __init__(self, phase: Phase, settings: PhaseConfig, optimizer: OptimizerConfig) -> None:
@@ -43,7 +43,7 @@ class PhaseOptimizer:
         self._sides[side].zero_grad(set_to_none=True)
 
     def step(self, side: str, loss: Tensor) -> None:
-        """One step of a side down a loss, its gradients clipped; both sides can learn again afterwards."""
+        """One step of a side on a loss, with clipped gradients; afterwards both sides can learn again."""
         loss.backward()
         if self._optimizer.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters[side], self._optimizer.clip_norm)
@@ -57,7 +57,7 @@ class PhaseOptimizer:
         return {k: v for side, o in self._sides.items() for k, v in flatten_optimizer(o, f"{side}.").items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what :meth:`state` gave."""
+        """Restore what :meth:`state` returned."""
         for side, optimizer in self._sides.items():
             restore_optimizer(optimizer, tensors, f"{side}.")
 

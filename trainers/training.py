@@ -1,4 +1,4 @@
-"""Training from end to end: a configuration and a source of signals become a calibrated, exported bundle."""
+"""Training from end to end: from a configuration and a source of signals to a calibrated, exported bundle."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.core.quality import measure, thresholds_from
+from trainers.build import build_system
 from trainers.calibration import calibrate, fit_imputation_scale, fit_reliability, validation_evidence
 from trainers.configuration import ConfigurationError, ModelConfig, load_model_config
 from trainers.data.pairing_record import save_pairing_record
@@ -20,11 +21,10 @@ from trainers.data.sampler import Batch, BatchSampler
 from trainers.data.windows import ExampleSource, Source, Windows, evaluation_windows, examples_of
 from trainers.export import export_bundle
 from trainers.loop import Trainer, TrainingError
-from trainers.systems.build import build_system
 
 GOLDEN_ROWS = 4
 DECISION_ROWS = 200
-"""Validation windows of the accuracy gate: enough to tell half a percent."""
+"""Validation windows of the accuracy gate: enough to detect a change of half a percent."""
 RANGE_ROWS = 100
 """Training windows that int8 takes its ranges from."""
 SAMPLE_WINDOWS = 300
@@ -51,7 +51,7 @@ def train(
         out: folder of the run.
         seed: in place of the configuration's.
         minutes: time budget of the optimisation; see :meth:`trainers.loop.Trainer.run`.
-        resume: go on from ``out/checkpoint``.
+        resume: continue from ``out/checkpoint``.
         changes: dotted configuration key -> value.
         console: where the progress bar goes; stderr by default.
 
@@ -59,7 +59,10 @@ def train(
         The bundle's folder.
 
     Raises:
-        ConfigurationError, TrainingError, CheckpointError, ExportError: see there.
+        ConfigurationError: the configuration cannot be used, or does not fit the source.
+        TrainingError: a loss is not finite, or the folder cannot be written.
+        CheckpointError: there is no checkpoint to resume from.
+        ExportError: the exported graphs do not agree with the trained system.
     """
     changes = dict(changes or {}) | ({} if seed is None else {"seed": seed})
     config = load_model_config(system, changes)
@@ -78,10 +81,8 @@ def train(
         sampler = BatchSampler(
             source, config.window_lengths, "train", config.batch_size, config.seed, config.missingness
         )
-    except (
-        KeyError,
-        ValueError,
-    ) as e:  # what only shows against the rig: windows, networks, pairs of modalities
+    except (KeyError, ValueError) as e:
+        # Only the rig shows whether windows, networks and pairs of modalities fit.
         raise ConfigurationError(f"model {config.name!r}: {e.args[0]}") from e
     batches = validation_batches(source, config)
     sample = _training_windows(source, config)

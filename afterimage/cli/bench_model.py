@@ -1,4 +1,4 @@
-"""The model that benchmarks run: one that is there already, or one trained for a minute on the synthetic rig."""
+"""The model that a benchmark runs: one that exists already, or one trained for a minute on the synthetic rig."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from configs.errors import import_extra
 
 KNOWN_RUNS = ("runs/demo-svae", "runs/svae", "runs/bench-svae")
-"""Where a trained run is looked for, in this order; the last is where one is trained."""
+"""Folders where a trained run is looked for, in this order; if there is none, the last is where one is trained."""
 
 _TRAINING_MINUTES = 1.0
 
@@ -18,9 +18,8 @@ ModelArgument = Annotated[
     Path | None,
     typer.Argument(
         metavar="BUNDLE_OR_RUN",
-        help=f"A training run, or its bundle. Default: the first of "
-        f"{', '.join(KNOWN_RUNS)} that is there; else one is trained "
-        "on the synthetic rig in a minute.",
+        help=f"A training run, or its bundle. Default: the first of {', '.join(KNOWN_RUNS)} that exists; else one is "
+        "trained on the synthetic rig in a minute.",
         exists=True,
         file_okay=False,
     ),
@@ -31,10 +30,10 @@ ModelArgument = Annotated[
 def model_folders(model: Path | None) -> tuple[Path, Path | None]:
     """The bundle to measure, and the checkpoint it came from where that is beside it.
 
-    The weights do not matter to speed, the shapes do.
+    A short training will do: speed depends on the model's shapes, not on its weights.
 
     Args:
-        model: a training run or its bundle; None takes the first of :data:`KNOWN_RUNS` that is there, or trains one.
+        model: a training run or its bundle; None takes the first of :data:`KNOWN_RUNS` that exists, or trains one.
     """
     from engines.bundle import MANIFEST_NAME
 
@@ -50,7 +49,7 @@ def model_folders(model: Path | None) -> tuple[Path, Path | None]:
 def _train() -> Path:
     from runtime.signals.opening import open_source
 
-    training = import_extra("trainers.training", "training")
+    training = import_extra("trainers.training", "training a model to measure")
     out = Path(KNOWN_RUNS[-1])
     typer.echo(
         f"no trained model in {', '.join(KNOWN_RUNS)}: training one on the synthetic rig for "

@@ -42,11 +42,10 @@ def compile_bundle(
 ) -> None:
     """Compile a bundle for a target, and check what it computes and decides against PyTorch.
 
-    Where the target cannot run on this machine its rounding is checked by ONNX Runtime instead. There is no engine
-    if more decisions change in any missing pattern than the target allows: none in fp32, 0.5 % in fp16 and bf16, 1 % in
-    int8.
+    If the target cannot run on this machine, ONNX Runtime checks its rounding instead. No engine is written if more
+    decisions change in any missing pattern than the target allows: none in fp32, 0.5 % in fp16 and bf16, 1 % in int8.
 
-    Exit code 2, with one line, if the bundle, the target or the machine does not do.
+    Exits with code 2 and one line on stderr if the bundle, the target or the machine cannot be used.
 
     Examples:
 
@@ -83,7 +82,7 @@ def compile_bundle(
 
 
 def summary(engine: EngineManifest) -> str:
-    """What was made and how it was checked, in a few lines."""
+    """The engine's precision and the results of its checks, in a few lines."""
     parity = engine.parity
     lines = [f"precision: {engine.precision}"]
     if engine.reduced_products:

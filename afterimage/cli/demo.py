@@ -21,7 +21,7 @@ from configs.errors import MissingExtraError, import_extra
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from afterimage.watching import PageOptions
+    from runtime.view.serving import PageOptions
 
 
 def demo(
@@ -96,7 +96,7 @@ def demo(
 
 def _page_options(port: int | None, console: Console) -> PageOptions | None:
     """Where the page is served; None, after a line that says why, if its extra is not installed."""
-    from afterimage.watching import PageOptions
+    from runtime.view.serving import PageOptions
 
     try:
         import_extra("runtime.view.page", "the live page")

@@ -42,8 +42,8 @@ def doctor(
     from rich.markup import escape
     from rich.table import Table
 
-    from afterimage.bench.machine import describe_machine, int8_note
     from engines.backends.availability import available_backends
+    from engines.measuring.machine import describe_machine, int8_note
 
     found, machine = available_backends(), describe_machine()
     sensors = _inspected(rig, seconds)

@@ -1,4 +1,4 @@
-"""``afterimage evaluate``: what a bundle or a checkpoint is worth, in every missing pattern."""
+"""``afterimage evaluate``: measure a bundle or a checkpoint in every missing pattern."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def evaluate(
         Path,
         typer.Argument(
             help="A bundle, a compiled engine, a checkpoint, or the folder of a training run (its bundle, or its "
-            "checkpoint where it has none yet).",
+            "checkpoint if it has no bundle yet).",
             exists=True,
             file_okay=False,
         ),
@@ -55,7 +55,7 @@ def evaluate(
 
     if split not in SPLITS:
         raise typer.BadParameter(f"split should be one of {', '.join(SPLITS)}, got {split!r}")
-    checkpoints = import_extra("trainers.evaluation.checkpoint_evaluation", "evaluation")
+    checkpoints = import_extra("trainers.checkpoint_evaluation", "evaluation")
     found = checkpoints.find_model(model)
     source = open_source(data_name(data, synthetic), data)
     if checkpoints.is_checkpoint(found):
@@ -73,7 +73,7 @@ def evaluate(
 
 
 def imputation_table(result: dict[str, Any]) -> Table:
-    """A row per sensor: what its latent says, and what its imputation from all others is worth."""
+    """A row per sensor: the scores of its latent, and of its imputation from all other sensors."""
     from rich.table import Table
 
     table = Table(title=f"each sensor on the {result['split']} split, imputed from all others")
@@ -104,7 +104,7 @@ def imputation_table(result: dict[str, Any]) -> Table:
 
 
 def summary(result: dict[str, Any]) -> str:
-    """Everything else in a few lines."""
+    """All other results, in a few lines."""
     cross = [share for of in result["coherence"]["cross"].values() for share in of.values()]
     precision = list(result["retrieval"]["mean_average_precision"].values())
     ece, coverage = result["calibration"]["ece"], result["coverage"]

@@ -6,18 +6,23 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from afterimage.cli.arguments import JsonOption, write_json
-from configs.errors import import_extra
+from configs.errors import AfterimageError, import_extra
 
 PROTOCOL_NAMES = (
     "multimnist", "mnist-split-2", "mnist-split-3", "mnist-transpose", "fashion-mnist", "mnist-speech", "rgbd-5pct",
     "commands-4",
 )  # fmt: skip
+
+
+class CloneNeededError(AfterimageError):
+    """A command that runs from a clone of the repository only."""
 
 
 class BudgetName(StrEnum):
@@ -52,7 +57,8 @@ def paper(
 ) -> None:
     """Run a table of the seed papers: train every arm, measure it as the paper does, write table and figures.
 
-    Finished arms are kept in the run's folder and interrupted ones go on from their checkpoint: run it again to go on.
+    Finished arms are kept in the run's folder. Run the same command again to continue interrupted ones from their
+    checkpoint.
 
     Examples:
 
@@ -63,6 +69,10 @@ def paper(
     from runtime.signals.opening import find_data_dir
     from runtime.signals.packs import PackError
 
+    if find_spec("trainers.papers") is None:
+        raise CloneNeededError(
+            "afterimage paper: runs from a clone of the repository, and this is an installed wheel"
+        )
     runner = import_extra("trainers.papers.runner", "the papers' tables")
     folder = find_data_dir(data)
     if folder is None:

@@ -64,8 +64,8 @@ def replay(
     from contextlib import ExitStack
     from typing import cast, get_args
 
-    from afterimage.replaying import replay_recording
     from engines.opening import open_session
+    from runtime.record.replay_file import replay_recording
     from runtime.rig import FillPolicy
     from runtime.signals.faults import load_schedule
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def retrieve(
     bundle: Annotated[Path, typer.Argument(help="A bundle or a compiled engine folder.", exists=True)],
     source: Annotated[str, typer.Option("--from", help="Sensor to query by.")],
-    target: Annotated[str, typer.Option("--to", help="Sensor whose moments are wanted.")],
-    moment: Annotated[int, typer.Option(help="Moment of the split that is the query.", min=0)] = 0,
+    target: Annotated[str, typer.Option("--to", help="Sensor whose moments are searched.")],
+    moment: Annotated[int, typer.Option(help="Moment of the split to query by.", min=0)] = 0,
     top: Annotated[int, typer.Option(help="How many moments to show.", min=1)] = 5,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     data: DataOption = None,
@@ -34,11 +34,11 @@ def retrieve(
     seed: SeedOption = 0,
     json_file: JsonOption = None,
 ) -> None:
-    """Query by one sensor's window and find the recorded moments of another sensor that are most like it.
+    """Query by one sensor's window, and find the recorded moments of another sensor that are most similar.
 
     Moments of the query's class (as the model decides) come first, then the others, each by distance in the target's
-    latent space; no label takes part in the ranking. Also gives the mean average precision over all moments of the
-    split, with the moments of the query's true class as the relevant ones.
+    latent space; the ranking uses no labels. Also prints the mean average precision over all moments of the split, in
+    which the moments of the query's true class are relevant.
 
     Examples:
 

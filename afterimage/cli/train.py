@@ -25,10 +25,10 @@ def train(
     synthetic: SyntheticOption = False,
     seed: SeedOption = 0,
     minutes: Annotated[
-        float | None, typer.Option(help="Stop after this long, then export what there is.")
+        float | None, typer.Option(help="Time budget; training stops then and exports the model as it is.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in the run.")
+        bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")
     ] = False,
 ) -> None:
     """Train a system on the recorded packs or the synthetic rig, calibrate it, and export a bundle.

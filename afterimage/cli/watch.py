@@ -72,8 +72,8 @@ def watch(
     if terminal or as_json:
         came = _watch_in_terminal(rig, endpoint, own, seconds, stop, as_json=as_json)
     else:
-        from afterimage.watching import PageOptions, serving_page
         from runtime.client import Client
+        from runtime.view.serving import PageOptions, serving_page
 
         client = Client(rig, ("fused", "health", "statistics"), endpoint=endpoint, keys=own)
         options = PageOptions(host, port, token, browser=not no_browser)

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from afterimage.demo.node_process import NodeProcess
 from afterimage.demo.switches import ProcessSwitches
-from afterimage.watching import PageOptions, serving_page
 from runtime.client import Client
 from runtime.core.clock import NS_PER_S
 from runtime.rig.source_options import SyntheticOptions
@@ -22,6 +21,7 @@ from runtime.signals.moments import MomentSource
 from runtime.signals.playback import MomentPlan, plan_for
 from runtime.stopping import stop_on_signals
 from runtime.transport.endpoints import Endpoints, default_endpoints
+from runtime.view.serving import PageOptions, serving_page
 
 _CHECK_EVERY_S = 0.5
 

@@ -17,7 +17,6 @@ from afterimage.demo.live import Playing
 from afterimage.demo.node_process import NodeError, NodeProcess
 from afterimage.demo.recording import LiveRecording
 from afterimage.demo.view import LiveState, render
-from afterimage.watching import PageOptions, serving_page
 from engines.bundle import Manifest
 from runtime.client import Client
 from runtime.logs import LEVEL_VARIABLE
@@ -28,6 +27,7 @@ from runtime.signals.faults import FaultSchedule
 from runtime.signals.moments import MomentSource
 from runtime.signals.playback import plan_for
 from runtime.transport.endpoints import Endpoints
+from runtime.view.serving import PageOptions, serving_page
 from runtime.wire import Decision
 
 __all__ = ["LiveRun", "NodeError", "demo_schedule", "play_live"]

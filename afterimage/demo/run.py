@@ -14,13 +14,13 @@ from rich.console import Console
 from afterimage.demo.play import LiveRun, demo_schedule, play_live
 from afterimage.demo.report import accuracy_table, json_ready, live_report, summary_table
 from afterimage.demo.timeline import draw_timeline
-from afterimage.watching import PageOptions
 from engines.compiling.compile import compile_bundle
 from engines.opening import open_session
 from engines.session import Session
 from engines.targets import load_target
 from runtime.signals.moments import MomentSource
 from runtime.signals.opening import find_data_dir, open_source
+from runtime.view.serving import PageOptions
 
 
 @dataclass(frozen=True)

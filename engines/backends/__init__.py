@@ -1,1 +1,1 @@
-"""Backends: one file each, imported only when they are asked for."""
+"""Backends: the library of each (``onnxruntime``, ``tensorrt``) and its runner, imported only when asked for."""

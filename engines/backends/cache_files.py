@@ -1,8 +1,8 @@
-"""Files that make the next build or load faster and may vanish at any time: kernels and timings of one GPU.
+"""Cache files that make the next build or load faster: kernels and timings for one GPU. They may be deleted any time.
 
-They live outside the engine folder, which is the same on every machine: in ``$AFTERIMAGE_CACHE``, else
-``$XDG_CACHE_HOME/afterimage``, else ``~/.cache/afterimage``. No fault of theirs is ever an error: a file that is
-absent, damaged or unreadable counts as empty, and one that cannot be written is not kept.
+They lie outside the engine folder, because that is the same on every machine: in ``$AFTERIMAGE_CACHE``, else
+``$XDG_CACHE_HOME/afterimage``, else ``~/.cache/afterimage``. A faulty cache file is never an error: one that is absent,
+damaged or unreadable counts as empty, and one that cannot be written is not kept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import tempfile
 from pathlib import Path
 
-_LOG = logging.getLogger("engines.cache")
+_LOG = logging.getLogger("afterimage.engines.cache")
 _DIGEST_SIZE = 32
 
 
@@ -26,9 +26,9 @@ def cache_folder() -> Path:
 
 
 def read_cache(path: Path) -> bytes:
-    """What :func:`write_cache` wrote; empty if there is nothing, or something else.
+    """The content that :func:`write_cache` wrote; empty if there is no such file or it is damaged.
 
-    A digest goes before the content, so that a library's native code never parses a damaged file.
+    A digest precedes the content, so that a library's native code never parses a damaged file.
     """
     try:
         content = path.read_bytes()
@@ -38,13 +38,13 @@ def read_cache(path: Path) -> bytes:
         return b""
     digest, blob = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
     if hashlib.sha256(blob).digest() != digest:
-        _LOG.info("cache file %s is damaged, its content is made again", path)
+        _LOG.info("cache file %s is damaged; its content is built again", path)
         return b""
     return blob
 
 
 def write_cache(path: Path, blob: bytes) -> None:
-    """Replace a cache file at once, in a folder that only this user may enter: what is in it will be executed."""
+    """Replace a cache file atomically, in a folder that only this user may enter, because its content is executed."""
     partial: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

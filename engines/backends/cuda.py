@@ -1,4 +1,4 @@
-"""The little of the CUDA runtime that running an engine needs: a stream, memory, copies, captured work.
+"""The part of the CUDA runtime that running an engine needs: a stream, memory, copies, captured work.
 
 ``cuda.bindings.runtime`` is imported when first used. Its functions return ``(error, *values)`` and never raise, so
 every call goes through :func:`checked`.
@@ -51,7 +51,7 @@ def checked(what: str, result: tuple[Any, ...]) -> Any:
     """
     error, *values = result
     if int(error) != 0:
-        # It stays behind as the thread's last error, which libraries take for one of their own next call.
+        # CUDA keeps it as the thread's last error, and libraries would mistake it for an error of their own next call.
         runtime().cudaGetLastError()
         raise EngineError(f"CUDA: {what} failed: {getattr(error, 'name', error)}")
     if not values:
@@ -106,8 +106,8 @@ def device_name() -> str:
 class Stream:
     """One CUDA stream.
 
-    It does not wait for the legacy default stream, so that what another library does there can neither delay a tick
-    nor break a capture.
+    It does not synchronise with the legacy default stream, so that work of other libraries there can neither delay a
+    tick nor break a capture.
     """
 
     def __init__(self) -> None:
@@ -128,20 +128,20 @@ class Stream:
 
 
 class CapturedWork:
-    """Work that was recorded on a stream instead of run, and is launched as one piece: an executable CUDA graph.
+    """An executable CUDA graph: work that was recorded on a stream instead of run, and is launched as a whole.
 
-    Addresses, sizes and shapes are those of the recording: inputs go into the same host memory before each launch.
+    Addresses, sizes and shapes stay those of the recording, so inputs go into the same host memory before each launch.
     """
 
     def __init__(self, stream: Stream, enqueue: Callable[[], None]) -> None:
-        """Record what ``enqueue`` queues on the stream. Nothing of it runs.
+        """Record what ``enqueue`` queues on the stream, without running it.
 
         Raises:
-            EngineError: something in it cannot be captured. The stream is out of capture and can be used again.
+            EngineError: some of the work cannot be captured. The capture has ended, and the stream can be used again.
         """
         cudart = runtime()
-        # Thread local: what other threads do meanwhile, allocating for instance, does not break the recording, and
-        # what is unsafe in this thread does.
+        # Thread-local mode: unsafe calls of this thread end the recording, calls of other threads (allocation, say) do
+        # not.
         mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         checked("cudaStreamBeginCapture", cudart.cudaStreamBeginCapture(stream.handle, mode))
         try:
@@ -153,7 +153,7 @@ class CapturedWork:
         self._executable: Any = None
         try:
             self._executable = checked("cudaGraphInstantiate", cudart.cudaGraphInstantiate(graph, 0))
-            # Now rather than in the first launch, which would pay for it.
+            # Uploaded now, so that the first launch does not have to.
             checked("cudaGraphUpload", cudart.cudaGraphUpload(self._executable, stream.handle))
         except EngineError:
             self.close()
@@ -202,10 +202,10 @@ class DeviceMemory:
 
 
 class MirroredMemory:
-    """Device memory and a page-locked twin of the same size on the host; ranges of bytes are copied between the two.
+    """Device memory and page-locked host memory of the same size, with copies of byte ranges between the two.
 
-    Page-locked, because only such memory is copied asynchronously and by captured work; allocated once, because
-    allocation synchronises the device and would show up as jitter in a tick.
+    The host memory is page-locked, because only such memory can be copied asynchronously and in captured work. Both are
+    allocated once, because allocation synchronises the device and would show up as jitter in a tick.
     """
 
     def __init__(self, size: int) -> None:

@@ -1,4 +1,4 @@
-"""What every backend offers to a session: named graphs, run by name on float32 arrays."""
+"""The interface of every backend: named graphs that run on float32 arrays."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ class GraphRunner(Protocol):
     def run_tick(
         self, windows: Mapping[str, Array], evidence: Mapping[str, Array], presence: Array
     ) -> dict[str, Array]:
-        """Encode the windows that are due, and fuse what comes of them with the evidence of the other modalities.
+        """Encode the windows that are due, and fuse their evidence with that of the other modalities.
 
-        A backend that can submit all of it as one unit of work does so; the others call :func:`encode_then_fuse`.
+        A backend that can submit all of this as one unit of work does so; the others call :func:`encode_then_fuse`.
 
         Args:
             windows: modality -> (B, *window_shape), of the modalities that are due.
@@ -93,7 +93,9 @@ class GraphRunner(Protocol):
 def encode_then_fuse(
     runner: GraphRunner, windows: Mapping[str, Array], evidence: Mapping[str, Array], presence: Array
 ) -> dict[str, Array]:
-    """:meth:`GraphRunner.run_tick` as a sequence of graphs, for backends that have nothing better."""
-    made = {f"evidence_{m}": runner.run(f"encode_{m}", {"window": w})["evidence"] for m, w in windows.items()}
+    """:meth:`GraphRunner.run_tick` as a sequence of graphs, for backends that cannot submit it as a whole."""
+    encoded = {
+        f"evidence_{m}": runner.run(f"encode_{m}", {"window": w})["evidence"] for m, w in windows.items()
+    }
     given = {f"evidence_{m}": e for m, e in evidence.items()}
-    return runner.run("fuse", {**given, **made, "presence": presence}) | made
+    return runner.run("fuse", {**given, **encoded, "presence": presence}) | encoded

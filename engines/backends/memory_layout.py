@@ -1,4 +1,4 @@
-"""Where the tensors of a submission lie in one piece of memory, so that few copies move many of them."""
+"""The layout of a submission's tensors in one block of memory, so that few copies move many tensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-# What TensorRT asks of every tensor's address.
+# TensorRT requires every tensor's address to be a multiple of this.
 ALIGNMENT = 256
 _ITEM_SIZE = 4
 
@@ -28,7 +28,7 @@ class Layout:
     size: int
 
     def spans(self, names: Collection[str]) -> tuple[tuple[int, int], ...]:
-        """Byte ranges that hold the named tensors, as few as there can be without touching any other tensor."""
+        """The fewest byte ranges that hold the named tensors and no other tensor."""
         spans: list[tuple[int, int]] = []
         adjacent = False
         for name, start in self.starts.items():
@@ -39,7 +39,7 @@ class Layout:
         return tuple(spans)
 
     def cover(self, names: Collection[str]) -> tuple[int, int]:
-        """The one byte range from the first of the named tensors to the last, and all that lies between them."""
+        """The byte range from the first of the named tensors to the last, including all that lies between them."""
         return min(self.starts[n] for n in names), max(self.stops[n] for n in names)
 
 

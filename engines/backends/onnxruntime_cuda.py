@@ -1,7 +1,7 @@
-"""ONNX Runtime's CUDA provider: what it needs, checked before use, and graphs bound to buffers on the device.
+"""ONNX Runtime's CUDA provider: a check of what it needs, and graphs bound to buffers on the device.
 
-ONNX Runtime itself falls back to the CPU where its CUDA libraries do not load, even when told not to; here that is an
-error that says what is missing.
+If its CUDA libraries do not load, ONNX Runtime falls back to the CPU even when told not to. Here that is an error that
+says what is missing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OPTIONS = {"use_tf32": "0"}
 
 
 def status() -> BackendStatus:
-    """Graphs are prepared for CUDA anywhere; running them needs the GPU build of ONNX Runtime, and a GPU."""
+    """Graphs can be prepared for CUDA on any machine; running them needs the GPU build of ONNX Runtime and a GPU."""
     problem = cuda_problem()
     return BackendStatus(
         f"{NAME}-cuda", can_build=True, can_run=not problem, reason=problem, version=version()
@@ -51,15 +51,15 @@ def open_cuda_session(path: Path, options: ort.SessionOptions) -> Any:
     """A session on the CUDA provider.
 
     Raises:
-        BackendUnavailableError: the build, a GPU or a library of CUDA is lacking.
+        BackendUnavailableError: the GPU build, a GPU or a CUDA library is missing.
     """
     if problem := cuda_problem():
         raise BackendUnavailableError(f"{NAME} with provider cuda: {problem}")
-    said = _preload()
+    failure = _preload()
     session = ort.InferenceSession(str(path), options, providers=[(_PROVIDER, _OPTIONS)], enable_fallback=0)
     if _PROVIDER not in session.get_providers():
         raise BackendUnavailableError(
-            f"{NAME} with provider cuda: its CUDA libraries do not load ({said or 'see the log above'}): "
+            f"{NAME} with provider cuda: its CUDA libraries do not load ({failure or 'see the log above'}): "
             f"pip install 'onnxruntime-gpu[cuda,cudnn]'; {_INSTEAD}"
         )
     return session
@@ -67,16 +67,16 @@ def open_cuda_session(path: Path, options: ort.SessionOptions) -> Any:
 
 @cache
 def _preload() -> str:
-    """Load CUDA and cuDNN from their wheels, where installed; what could not be loaded, in one line."""
-    said = io.StringIO()
-    with redirect_stdout(said):
+    """Load CUDA and cuDNN from their wheels, if installed; returns the first failure in one line, or nothing."""
+    output = io.StringIO()
+    with redirect_stdout(output):
         ort.preload_dlls()
-    failures = [line for line in said.getvalue().splitlines() if line.startswith("Failed")]
+    failures = [line for line in output.getvalue().splitlines() if line.startswith("Failed")]
     return failures[0] if failures else ""
 
 
 def _gpu_problem() -> str:
-    """Why the driver offers no GPU, or nothing; asked of the driver itself, so that no binding is needed."""
+    """Why the driver offers no GPU, or nothing; calls the driver directly, so that no Python binding is needed."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -89,7 +89,7 @@ def _gpu_problem() -> str:
 
 
 class DeviceGraph:
-    """A session whose inputs and outputs stay in buffers on a device, made anew when the batch size changes."""
+    """A session whose inputs and outputs stay in device buffers, allocated again when the batch size changes."""
 
     def __init__(self, session: Any, signature: GraphSignature, device: str) -> None:
         """Bind nothing yet.
@@ -113,7 +113,7 @@ class DeviceGraph:
         return self.download()
 
     def execute(self, uploaded: Mapping[str, Array], resident: Mapping[str, Any]) -> None:
-        """Run on inputs of which some are on the device already; outputs stay there until the next call.
+        """Run on inputs of which some are already on the device; outputs stay there until the next call.
 
         Args:
             uploaded: input -> (B, ...) on the host.
@@ -153,12 +153,12 @@ class DeviceGraph:
 def tick_on_device(
     graphs: Mapping[str, Any], windows: Mapping[str, Array], evidence: Mapping[str, Array], presence: Array
 ) -> dict[str, Array]:
-    """A tick whose new evidence goes from the encoders to fuse without leaving the device.
+    """A tick in which evidence passes from the encoders to fuse without leaving the device.
 
     Args:
         graphs: graph -> :class:`DeviceGraph`.
-        windows: as for :meth:`engines.backends.interface.GraphRunner.run_tick`, as are the others.
-        evidence: of the modalities without a window.
+        windows: modality -> (B, *window_shape), as for :meth:`engines.backends.interface.GraphRunner.run_tick`.
+        evidence: modality -> (B, evidence_size) of the modalities without a window.
         presence: (B, M).
     """
     resident = {}
@@ -168,5 +168,5 @@ def tick_on_device(
         resident[f"evidence_{name}"] = encoder.output("evidence")
     fuse: DeviceGraph = graphs["fuse"]
     fuse.execute({"presence": presence, **{f"evidence_{n}": e for n, e in evidence.items()}}, resident)
-    made = {n: np.array(value.numpy(), np.float32) for n, value in resident.items()}
-    return fuse.download() | made
+    encoded = {n: np.array(value.numpy(), np.float32) for n, value in resident.items()}
+    return fuse.download() | encoded

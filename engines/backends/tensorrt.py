@@ -1,9 +1,9 @@
-"""TensorRT and TensorRT-RTX: one implementation over the API that the two libraries share; here, the building half.
+"""Building with TensorRT and TensorRT-RTX: one implementation over the API that the two libraries share.
 
 TensorRT-RTX builds ahead of time, without a GPU, one engine for many GPUs, and specialises kernels when it is loaded.
 TensorRT builds on the GPU that will run the engine. Neither library is imported before it is needed, and what they
-print goes to Python's logging (logger ``engines.tensorrt``), below the level that reaches a terminal by default: what
-matters to the user is in the exception.
+print goes to Python's logging (logger ``afterimage.engines.tensorrt``) as DEBUG: what matters to the user is in the
+exception.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engines.errors import BackendUnavailableError, CompileError
 from engines.targets import BatchProfile, Target
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_LOG = logging.getLogger("engines.tensorrt")
+_LOG = logging.getLogger("afterimage.engines.tensorrt")
 
 
 def load_library(backend: str) -> Any:
@@ -63,7 +63,7 @@ def status(backend: str) -> BackendStatus:
 
 
 class LibraryLog:
-    """The library's log: all of it to Python's logging, and the last errors kept for exceptions.
+    """The library's log: passes every message on to Python's logging, and keeps the last errors for exceptions.
 
     Attributes:
         native: the library's ``ILogger``; the library keeps the first one it is given for the whole process.
@@ -75,7 +75,6 @@ class LibraryLog:
         self.errors: deque[str] = deque(maxlen=20)
         severity = library.ILogger.Severity
         worst = (severity.INTERNAL_ERROR, severity.ERROR)
-        levels = {severity.WARNING: logging.INFO, **dict.fromkeys(worst, logging.INFO)}
         errors = self.errors
 
         class Native(library.ILogger):  # type: ignore[misc]
@@ -85,7 +84,7 @@ class LibraryLog:
             def log(self, level: Any, message: str) -> None:
                 if level in worst:
                     errors.append(message)
-                _LOG.log(levels.get(level, logging.DEBUG), "%s", message)
+                _LOG.debug("%s", message)
 
         self.native = Native()
 
@@ -94,7 +93,7 @@ class LibraryLog:
         self.errors.clear()
 
     def reason(self) -> str:
-        """The first error since the last :meth:`clear`, in one line: what follows are its consequences."""
+        """The first error since the last :meth:`clear`, in one line; later errors are its consequences."""
         return " ".join(self.errors[0].split())[:400] if self.errors else "the library gave no reason"
 
 
@@ -107,10 +106,10 @@ def library_log(backend: str) -> LibraryLog:
 def build_engine(graph: str, model: bytes, signature: GraphSignature, target: Target) -> bytes:
     """Compile one ONNX graph.
 
-    The network is strongly typed: precision is what the graph says, and for fp32 also TF32 is turned off, which would
-    otherwise round every product to 10 bits of mantissa and break parity. An engine has one optimisation profile for
-    batch 1 and one for more (:func:`batch_profiles`). TensorRT times kernels as it builds, and the timings are kept
-    from build to build; TensorRT-RTX times none.
+    The network is strongly typed: the graph itself says what precision each operator has. TF32 is turned off, because
+    it would round every product to 10 bits of mantissa and break parity. An engine has one optimisation profile for
+    batch 1 and one for larger batches (:func:`batch_profiles`). TensorRT times kernels as it builds, and the timings
+    are kept from build to build; TensorRT-RTX times none.
 
     Args:
         graph: its name, for messages.
@@ -122,7 +121,7 @@ def build_engine(graph: str, model: bytes, signature: GraphSignature, target: Ta
         the serialized engine.
 
     Raises:
-        BackendUnavailableError: the library is not here, or it needs a GPU to build and there is none.
+        BackendUnavailableError: the library is missing, or it needs a GPU to build and there is none.
         CompileError: names the graph, the node, its operator and the parser's message.
     """
     library = load_library(target.backend)
@@ -140,7 +139,7 @@ def build_engine(graph: str, model: bytes, signature: GraphSignature, target: Ta
     _set_workspace_and_accelerator(library, builder, config, target)
     timings = None
     if target.backend == "tensorrt-rtx":
-        # All memory is to come from the runner: an engine that allocates as it runs cannot be captured.
+        # The runner provides all memory, because an engine that allocates while it runs cannot be captured.
         config.set_flag(library.BuilderFlag.REQUIRE_USER_ALLOCATION)
     else:
         timings = gpu_cache_folder(target.backend) / "timings"
@@ -156,8 +155,9 @@ def build_engine(graph: str, model: bytes, signature: GraphSignature, target: Ta
 def batch_profiles(batch: BatchProfile) -> tuple[tuple[int, int, int], ...]:
     """Smallest, best and largest batch of every optimisation profile, in the order of preference.
 
-    The first is for exactly one row, what a runtime ticks with: with a fixed shape the builder has more to choose from.
-    The second, for two rows and more, is tuned for the target's optimum, or where that is 1, for the maximum.
+    The first is for exactly one row, the batch of a runtime's ticks: with a fixed shape the builder can choose among
+    more kernels. The second is for two rows and more, and is tuned for the target's optimum, or for the maximum if the
+    optimum is 1.
     """
     single = (1, 1, 1)
     if batch.maximum == 1:
@@ -166,10 +166,10 @@ def batch_profiles(batch: BatchProfile) -> tuple[tuple[int, int, int], ...]:
 
 
 def gpu_cache_folder(backend: str) -> Path:
-    """Where what is specific to a library's version and the current GPU is kept; it need not exist.
+    """The folder of cache files for a library's version and the current GPU; it need not exist.
 
     Raises:
-        BackendUnavailableError: the library is not here.
+        BackendUnavailableError: the library is missing.
         EngineError: there is no usable GPU.
     """
     return cache_folder() / f"{backend}-{load_library(backend).__version__}" / device_name()
@@ -178,8 +178,8 @@ def gpu_cache_folder(backend: str) -> Path:
 def compute_capabilities(target: Target) -> tuple[str, ...]:
     """The GPUs that an engine of this target will run on, as compute capabilities (``SM89``).
 
-    Without a choice, TensorRT-RTX's engine runs on Ampere and later: all that the library names but SM75 (Turing).
-    TensorRT's engine runs on the kind of GPU it is built on.
+    If the target names none, TensorRT-RTX's engine runs on Ampere and later: everything that the library lists except
+    SM75 (Turing). TensorRT's engine runs on the kind of GPU that it is built on.
     """
     if target.backend == "tensorrt":
         from engines.backends.cuda import device_capability
@@ -193,7 +193,7 @@ def compute_capabilities(target: Target) -> tuple[str, ...]:
 
 def _network(library: Any, builder: Any) -> Any:
     flag = getattr(library.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    # TensorRT 10 wants the flag; RTX and TensorRT 11 know nothing else, and ignore it.
+    # TensorRT 10 needs the flag; RTX and TensorRT 11 only know strongly typed networks and ignore it.
     return builder.create_network(0 if flag is None else 1 << int(flag))
 
 
@@ -248,12 +248,12 @@ def _set_workspace_and_accelerator(library: Any, builder: Any, config: Any, targ
         )
     config.default_device_type = library.DeviceType.DLA
     config.DLA_core = core
-    # An accelerator knows few layers, and only in fp16 and int8; without this the build fails at the first other one.
+    # An accelerator supports few layers, in fp16 and int8 only; without this flag the build fails at any other layer.
     config.set_flag(library.BuilderFlag.GPU_FALLBACK)
 
 
 def _load_timings(config: Any, path: Path) -> None:
-    """Start from the timings of earlier builds on this GPU; the library drops what is not its own."""
+    """Start from the timings of earlier builds on this GPU; the library rejects timings that are not its own."""
     kept = config.create_timing_cache(read_cache(path))
     if kept is None or not config.set_timing_cache(kept, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)

@@ -17,9 +17,9 @@ from engines.errors import EngineError
 class Engine:
     """The engine of one graph.
 
-    Its contexts do not allocate: they work in scratch memory that the runner owns and gives to all of them, because
-    they run one after another on one stream. That costs the largest need instead of the sum, makes contexts cheap
-    enough to have one per captured shape, and is what TensorRT-RTX requires of an engine that is to be captured.
+    Its contexts do not allocate. They share scratch memory that the runner owns; that is safe because they run one
+    after another on one stream. So the scratch memory is as large as the largest need instead of the sum, and contexts
+    are cheap enough to have one per captured shape. TensorRT-RTX also requires it of an engine that is to be captured.
 
     Attributes:
         name: of the graph.
@@ -74,14 +74,14 @@ class Engine:
         self._compiled: set[int] = set()
 
     def shared_context(self, rows: int, scratch: DeviceMemory, stream: Stream) -> Context:
-        """The context for any batch size of one optimisation profile, to be bound before each use."""
+        """The context of the batch size's optimisation profile; bind it before each use."""
         profile = self._profile(rows)
         if profile not in self._contexts:
             self._contexts[profile] = self._new_context(profile, scratch, stream)
         return self._contexts[profile]
 
     def own_context(self, rows: int, scratch: DeviceMemory, stream: Stream) -> Context:
-        """A new context, for work that is captured: nobody else changes its shapes."""
+        """A new context for captured work, so that nobody else changes its shapes."""
         return self._new_context(self._profile(rows), scratch, stream)
 
     def keep_kernels(self, rows: int) -> None:
@@ -91,14 +91,14 @@ class Engine:
             self._kernels.save()
 
     def close(self) -> None:
-        """Let go of the contexts, then of the engine that they belong to; idempotent."""
+        """Release the contexts, then the engine that they belong to; idempotent."""
         for context in self._contexts.values():
             context.close()
         self._contexts.clear()
         self._config = self._kernels = self._native = None
 
     def _profile(self, rows: int) -> int:
-        """The first optimisation profile that takes a batch size: profiles are in the order of preference."""
+        """The first optimisation profile that takes a batch size; profiles are in the order of preference."""
         for index, (smallest, largest) in enumerate(self._batches):
             if smallest <= rows <= largest:
                 return index
@@ -120,15 +120,15 @@ class Engine:
         return Context(self, native, self._log)
 
     def _runtime_config(self, kernels: KernelCache) -> Any:
-        """How TensorRT-RTX, which compiles kernels when an engine runs, is to run this one."""
+        """Settings for running on TensorRT-RTX, which compiles kernels when an engine runs."""
         library, config = self._library, self._native.create_runtime_config()
         config.set_execution_context_allocation_strategy(
             library.ExecutionContextAllocationStrategy.USER_MANAGED
         )
-        # Lazily compiled kernels take their place some runs later: a captured tick would keep the slow ones forever.
+        # Lazily compiled kernels are used only some runs later, and a captured tick would keep the slow ones for good.
         strategies = library.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-        # Its own capture covers one engine, and cannot take place inside ours, which covers copies and all engines.
+        # The library's own capture covers one engine and cannot run inside ours, which covers copies and all engines.
         config.cuda_graph_strategy = library.CudaGraphStrategy.DISABLED
         kernels.attach(config)
         return config
@@ -145,10 +145,11 @@ class Context:
         self._bound: Mapping[str, int] | None = None
 
     def bind(self, rows: int, addresses: Mapping[str, int]) -> None:
-        """Set batch size and the address of every tensor; nothing happens if they are the same mapping as before.
+        """Set batch size and the address of every tensor; does nothing if the mapping is the one of the last call.
 
         Raises:
-            EngineError: the library refused one, or an output would not fit its place: the engine would write past it.
+            EngineError: the library refused one, or an output has another size than its place, and the engine would
+                write past it.
         """
         if self._bound is addresses:
             return
@@ -184,12 +185,12 @@ class Context:
             raise EngineError(f"graph {self._engine.name!r} failed: {self._log.reason()}")
 
     def capturable(self, stream: Stream) -> bool:
-        """Whether the library says that an execution can be captured; TensorRT does not say, and is believed."""
+        """Whether an execution can be captured, according to the library; TensorRT does not say, so True is assumed."""
         ask = getattr(self._native, "is_stream_capturable", None)
         return True if ask is None else bool(ask(int(stream.handle)))
 
     def close(self) -> None:
-        """Let go of the library's context."""
+        """Release the library's context."""
         self._native = None
 
 
@@ -205,7 +206,8 @@ class KernelCache:
     def attach(self, config: Any) -> None:
         """Let a runtime configuration use the kernels that are kept, and collect new ones.
 
-        The library checks what it is given (its version, the GPU, the driver); what it refuses is written anew.
+        The library checks the kernels against its version, the GPU and the driver. Kernels that it refuses are
+        compiled and written again.
         """
         self._native = config.create_runtime_cache()
         kept = read_cache(self._path)
@@ -214,7 +216,7 @@ class KernelCache:
         config.set_runtime_cache(self._native)
 
     def save(self) -> None:
-        """Write the kernels to their file if there are others than before."""
+        """Write the kernels to their file if they have changed."""
         blob = self._native.serialize()
         if blob is not None and bytes(blob) != self._kept:
             self._kept = bytes(blob)
@@ -228,7 +230,7 @@ def _profile_batches(native: Any, tensor: str) -> tuple[tuple[int, int], ...]:
 
 
 def _check_tensors(graph: str, library: Any, native: Any, signature: GraphSignature) -> None:
-    """Refuse an engine whose tensors are not those of the manifest: addresses would be read out of bounds."""
+    """Refuse an engine whose tensors are not those of the manifest: it would read and write out of bounds."""
     expected = {**signature.inputs, **signature.outputs}
     found = [native.get_tensor_name(i) for i in range(native.num_io_tensors)]
     if sorted(found) != sorted(expected):

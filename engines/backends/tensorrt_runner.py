@@ -54,8 +54,8 @@ class TensorRTRunner:
             dla_core: the deep learning accelerator they were built for (Jetson), None for the GPU alone.
 
         Raises:
-            BackendUnavailableError: the library or a usable GPU is not here.
-            EngineError: an engine does not load on this GPU, or has another signature, or memory is short.
+            BackendUnavailableError: the library or a usable GPU is missing.
+            EngineError: an engine does not load on this GPU, has another signature, or there is too little memory.
         """
         self.backend = backend
         self.maximum_batch: int | None = batch.maximum
@@ -78,7 +78,7 @@ class TensorRTRunner:
                 path = folder / f"{graph}.engine"
                 self._engines[graph] = Engine(library, self._runtime, log, path, signature, kernels)
             self._device = self._allocate(self._stream, batch.maximum)
-            # Here, so that an engine that cannot run is found out on loading.
+            # Contexts are made now, so that an engine that cannot run fails on loading.
             for engine in self._engines.values():
                 for rows in {1, batch.maximum}:
                     engine.shared_context(rows, self._device.scratch, self._stream)
@@ -113,7 +113,7 @@ class TensorRTRunner:
         return self._ticks.run(windows, evidence, presence)
 
     def close(self) -> None:
-        """Free captured ticks, contexts, engines, memory and the stream, in that order; idempotent."""
+        """Free captured ticks, contexts, engines, memory and stream, in this order; idempotent."""
         self._singles.clear()
         if self._ticks is not None:
             ticks, self._ticks = self._ticks, None

@@ -1,4 +1,4 @@
-"""Work for the GPU as one submission: upload, executions, download, on one stream, with one wait at the end."""
+"""A submission of work to the GPU: upload, executions and download on one stream, with one wait at the end."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Device:
-    """What all submissions of a runner share.
+    """Stream and memory that all submissions of a runner share.
 
-    They may, because a submission begins by uploading all that it reads and ends when its results are on the host.
+    Sharing is safe, because a submission begins by uploading all that it reads and ends when its results are on the
+    host.
 
     Attributes:
         stream: where everything is queued.
@@ -38,8 +39,8 @@ class Execution:
     """One engine in a submission.
 
     Attributes:
-        engine: for saving its kernels.
-        context: what runs it.
+        engine: the engine, which also saves its kernels.
+        context: the context that runs it.
         rows: batch size.
         addresses: tensor of the graph -> device address.
     """
@@ -50,13 +51,13 @@ class Execution:
     addresses: Mapping[str, int]
 
     def enqueue(self, stream: Stream) -> None:
-        """Bind, and queue one execution."""
+        """Bind the context and queue one execution."""
         self.context.bind(self.rows, self.addresses)
         self.context.enqueue(stream)
 
 
 class Submission:
-    """A fixed sequence of copies and executions, for one batch size; run it as often as there are inputs."""
+    """A fixed sequence of copies and executions for one batch size; it can run any number of times."""
 
     def __init__(
         self,
@@ -114,7 +115,8 @@ class Submission:
         """Queue everything and wait for it.
 
         Raises:
-            EngineError: CUDA or the library failed. What was queued before that has run: the memory can be used again.
+            EngineError: CUDA or the library failed. The work queued before that has finished, so the memory can be
+                used again.
         """
         try:
             self.enqueue()

@@ -1,8 +1,8 @@
 """A whole tick as one submission, captured as a CUDA graph where the library and the GPU allow it.
 
-Encoders write their evidence to where fuse reads it. The tensors lie in the order windows, presence, evidence, outputs
-of fuse, so that few copies move them: one to the device for each run of adjacent due windows, one for presence and the
-evidence that is given, and one back.
+Encoders write their evidence where fuse reads it. The tensors lie in the order windows, presence, evidence, outputs of
+fuse, so that few copies are needed: to the device one for each group of adjacent due windows and one for presence and
+given evidence, and one back.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from engines.errors import EngineError
 CAPTURED = "cuda graph"
 STREAM = "stream"
 
-# What is kept for good is bounded. A runtime ticks at batch 1, where every set of due modalities comes up: all sets of
-# up to six modalities. Larger batches are for evaluation and benchmarks, which use a few sets and sizes.
+# How many ticks are kept prepared. A runtime ticks at batch 1 with any set of due modalities: 64 is all sets of six
+# modalities. Larger batches are for evaluation and benchmarks, which use a few sets and sizes.
 SINGLE_TICKS = 64
 LARGER_TICKS = 8
 
-_LOG = logging.getLogger("engines.tensorrt")
+_LOG = logging.getLogger("afterimage.engines.tensorrt")
 
 
 @dataclass
-class _Tick:
+class _PreparedTick:
     """One set of due modalities at one batch size.
 
     Attributes:
         submission: its work.
-        has_run: once uncaptured: only then has the library done what it puts off to the first run.
+        has_run: it has run once uncaptured, so the library has done all that it puts off to the first run.
         captured: the same work as a CUDA graph.
     """
 
@@ -47,23 +47,23 @@ class _Tick:
 class Ticks:
     """Runs ticks on the engines of one bundle.
 
-    A set of due modalities at a batch size runs uncaptured first, is captured the second time, and launched from then
-    on. Captured work has the addresses and shapes of its recording, so it has contexts of its own, one per graph and
-    batch size, that nothing else binds; they share their scratch memory. The first failure to capture ends capturing
-    for this runner. Sets and sizes beyond the bounds run uncaptured.
+    A set of due modalities at a batch size runs uncaptured the first time, is captured the second time, and is launched
+    as a CUDA graph from then on. Captured work keeps the addresses and shapes of its recording, so it has contexts of
+    its own, one per graph and batch size, that nothing else binds; they share scratch memory. After the first failure
+    to capture, this runner captures no more. Sets and sizes beyond the bounds run uncaptured.
 
     Attributes:
         submission: ``cuda graph`` or ``stream``: what ticks within the bounds are, or will be, submitted as.
     """
 
     def __init__(self, engines: Mapping[str, Engine], device: Device) -> None:
-        """Prepare nothing yet; what is captured is made when it is needed."""
+        """Prepare nothing yet; ticks are prepared and captured when they are needed."""
         self.submission = CAPTURED
         self._engines = engines
         self._device = device
         self._tensors = tick_tensors(engines)
         self._modalities = _modalities(engines)
-        self._ticks: dict[tuple[tuple[str, ...], int], _Tick] = {}
+        self._ticks: dict[tuple[tuple[str, ...], int], _PreparedTick] = {}
         self._layouts: dict[int, Layout] = {}
         self._contexts: dict[tuple[str, int], tuple[Context, Mapping[str, int]]] = {}
 
@@ -99,8 +99,8 @@ class Ticks:
             context.close()
         self._contexts.clear()
 
-    def _prepared(self, due: tuple[str, ...], rows: int) -> _Tick:
-        """The tick of a set and batch size, captured if its time has come."""
+    def _prepared(self, due: tuple[str, ...], rows: int) -> _PreparedTick:
+        """The tick of a set and batch size, captured if it has run before."""
         tick = self._tick(due, rows)
         if not tick.has_run or tick.captured is not None or self.submission != CAPTURED:
             return tick
@@ -113,19 +113,19 @@ class Ticks:
         except EngineError as e:
             _LOG.warning("ticks run without a CUDA graph, somewhat slower: capture failed: %s", str(e))
             self.submission = STREAM
-            # A context that failed half-way through an execution is not to be trusted with another.
+            # A context that failed half-way through an execution must not run another.
             self.close()
             return self._tick(due, rows)
         return tick
 
-    def _tick(self, due: tuple[str, ...], rows: int) -> _Tick:
-        """The tick of a set and batch size: a lasting one within the bounds, else one for this time."""
+    def _tick(self, due: tuple[str, ...], rows: int) -> _PreparedTick:
+        """The tick of a set and batch size; within the bounds it is kept, beyond them it is made for this time only."""
         tick = self._ticks.get((due, rows))
         if tick is not None:
             return tick
         singles = sum(r == 1 for _, r in self._ticks)
         lasting = singles < SINGLE_TICKS if rows == 1 else len(self._ticks) - singles < LARGER_TICKS
-        tick = _Tick(self._compose(due, rows, lasting))
+        tick = _PreparedTick(self._compose(due, rows, lasting))
         if lasting:
             self._ticks[due, rows] = tick
         return tick
@@ -134,10 +134,10 @@ class Ticks:
         layout = self._layouts.get(rows) or lay_out(self._tensors, rows)
         if lasting:
             self._layouts[rows] = layout
-        made = [f"evidence_{m}" for m in due]
+        encoded = [f"evidence_{m}" for m in due]
         given = [f"evidence_{m}" for m in self._modalities if m not in due]
         windows = [f"window_{m}" for m in due]
-        outputs = [*self._engines["fuse"].signature.outputs, *made]
+        outputs = [*self._engines["fuse"].signature.outputs, *encoded]
         graphs = [*(f"encode_{m}" for m in due), "fuse"]
         return Submission(
             self._device,
@@ -145,7 +145,7 @@ class Ticks:
             tuple(self._execution(g, layout, rows, lasting) for g in graphs),
             inputs=[*windows, "presence", *given],
             outputs=outputs,
-            # Between the evidence that is given lies what encoders will overwrite: one copy may pass over it.
+            # The given evidence may have gaps that encoders overwrite later, so one copy across all of it is safe.
             uploads=(*layout.spans(windows), layout.cover(["presence", *given])),
             downloads=(layout.cover(outputs),),
         )

@@ -1,7 +1,7 @@
-"""The accuracy gate: does an engine still decide what PyTorch decided? In every missing pattern, on validation windows.
+"""The accuracy gate: does an engine decide as PyTorch does, in every missing pattern, on validation windows?
 
-Tensors may be off by a rounding; decisions are what a target promises. The decision set of a bundle holds a few hundred
-validation windows of every modality and PyTorch's logits for each missing pattern.
+Parity compares tensors, which may differ by rounding; a target's promise is about decisions. The decision set of a
+bundle holds a few hundred validation windows of every modality, and PyTorch's logits for each missing pattern.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from engines.backends.interface import Array
 from engines.bundle import DECISIONS_NAME, BundleError, Manifest
-from engines.compiling.arrays import BundleArrays
+from engines.compiling.bundle_arrays import BundleArrays
 from engines.compiling.parity import THRESHOLD, differing_decisions, fuse_in_batches, in_batches
 from engines.session import Session
 
@@ -27,14 +27,14 @@ class DecisionSet(BundleArrays):
         presence: (2^M, M) float32, every missing pattern once.
         patterns: the name of each row of ``presence``.
         window: modality -> (N, *window_shape), raw.
-        logits: (N, C) of PyTorch for each row of ``presence``.
+        logits: PyTorch's (N, C) for each row of ``presence``.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         """Read and check the file.
 
         Raises:
-            BundleError: it is missing, broken, or lacks an array; says to export the bundle again.
+            BundleError: it is missing or broken, or lacks an array; the message says to export the bundle again.
         """
         super().__init__(path, manifest)
         self.presence, self.patterns = self.read_presence()
@@ -68,7 +68,7 @@ class DecisionChange:
 
     @property
     def worst(self) -> str:
-        """The pattern with most differing decisions."""
+        """The pattern with the most differing decisions."""
         return max(self.differing, key=lambda pattern: self.differing[pattern])
 
     @property
@@ -77,23 +77,23 @@ class DecisionChange:
         return self.differing[self.worst] / self.rows
 
     def above(self, allowed: float) -> str:
-        """The patterns with a larger share than allowed and their counts, worst first; empty if there are none."""
+        """The patterns with a larger share than allowed, with their counts, worst first; empty if there are none."""
         worst = sorted(self.differing.items(), key=lambda of: -of[1])
         return ", ".join(f"{p} {n} of {self.rows}" for p, n in worst if n / self.rows > allowed)
 
 
 def has_decisions(manifest: Manifest) -> bool:
-    """Whether a bundle has a decision set; those from before it was written lack it."""
+    """Whether a bundle has a decision set; older bundles have none."""
     return DECISIONS_NAME in manifest.files
 
 
 def decision_change(session: Session, decisions: DecisionSet) -> DecisionChange:
-    """Decide every window in every missing pattern, from raw windows on, and compare with PyTorch.
+    """Decide every raw window in every missing pattern, and compare the decisions with PyTorch's.
 
-    What PyTorch's logits call a tie (within 0.1 % of the largest) may fall either way.
+    Where PyTorch's logits are tied (within 0.1 % of the largest), either decision counts as equal.
 
     Raises:
-        EngineError: the backend failed, or gave evidence that is not finite.
+        EngineError: the backend failed, or its evidence is not finite.
     """
     limit = session.maximum_batch or 64
     evidence = {

@@ -1,4 +1,4 @@
-"""Compile a bundle for one target into an engine folder: checked, recorded, cached, and put in place at once."""
+"""Compile a bundle for one target into an engine folder, check it, and put it in its place."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from engines.bundle import (
 )
 from engines.compiling.accuracy_gate import DecisionSet, decision_change, has_decisions
 from engines.compiling.parity import THRESHOLDS, check_parity
-from engines.compiling.precision import ReducedGraph
-from engines.compiling.products import UnoptimisedRunner
-from engines.compiling.reduction import reduce_graphs, reduced_graph_names
+from engines.compiling.product_choice import ReducedGraph
+from engines.compiling.reduced_precision import reduce_graphs, reduced_graph_names
+from engines.compiling.weight_products import UnoptimisedRunner
 from engines.engine import (
     ENGINE_NAME,
     DecisionRecord,
@@ -55,14 +55,15 @@ def compile_bundle(
 ) -> Path:
     """Compile every graph of a bundle and check the result against PyTorch: tensors, and decisions.
 
-    An engine is addressed by what it depends on (bundle, target, library versions, architecture): one that is there and
-    intact is reused. A new one is built beside its place and renamed into it, so nobody sees half an engine.
+    An engine is addressed by what it depends on (bundle, target, library versions, architecture); if an intact one is
+    there already, it is reused. A new engine is built beside its place and then renamed, so that nobody sees half of
+    one.
 
     Args:
         bundle: the bundle folder; every hash is verified.
         target: what to compile for.
-        out: the engine folder; None puts it beside the bundle (:func:`engine_folder`). An engine that is there is
-            replaced unless it is the same; a folder that holds anything else is refused.
+        out: the engine folder; None puts it beside the bundle (:func:`engine_folder`). Another engine in it is
+            replaced; a folder that holds anything else is refused.
         progress: called as ``progress(done, total, what)`` before each step: choosing a graph's products, building a
             graph, checking.
 
@@ -71,9 +72,9 @@ def compile_bundle(
 
     Raises:
         BundleError: the bundle is broken.
-        BackendUnavailableError: the target's library, or the GPU it builds on, is not here.
-        CompileError: a graph cannot be compiled, the result does not agree with PyTorch or decides otherwise, ``out``
-            is taken, or there is no space.
+        BackendUnavailableError: the target's library, or the GPU that it builds on, is missing.
+        CompileError: a graph cannot be compiled, the result or its decisions differ from PyTorch's, ``out`` holds
+            something else, or there is no space.
     """
     manifest = load_manifest(bundle)
     key = engine_key(manifest.hash, target)
@@ -102,7 +103,7 @@ def compile_bundle(
 
 
 def _cannot_write(folder: Path, error: OSError) -> CompileError:
-    """What to say of an engine that could not be written."""
+    """The error for an engine that could not be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "free space there" if full else "make that folder writable"
     return CompileError(
@@ -123,13 +124,13 @@ def _reusable(folder: Path, key: str) -> bool:
 
 
 class _Steps:
-    """Counts the steps of a compile for whoever watches."""
+    """Counts the steps of a compile and reports them."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._total, self._done = progress, total, 0
 
     def __call__(self, what: str) -> None:
-        """Say what is done next."""
+        """Report the next step."""
         if self._progress is not None:
             self._progress(self._done, self._total, what)
         self._done += 1
@@ -165,7 +166,7 @@ def _build(bundle: Path, manifest: Manifest, target: Target, folder: Path, progr
         files={p.name: file_sha256(p) for p in sorted(folder.iterdir())},
     )
     save_engine(folder, engine)
-    # mkdtemp makes folders that only their owner may enter; an engine is as readable as any file.
+    # mkdtemp makes folders that only their owner may enter; an engine should be as readable as any other file.
     folder.chmod(0o755)
 
 
@@ -180,7 +181,7 @@ def _compile_graph(graph: str, model: bytes, manifest: Manifest, target: Target,
             try:
                 optimise(source, path, target.provider)
             except CompileError:
-                # ONNX Runtime calls a full disk a failed serialisation; writing as much says what it is.
+                # ONNX Runtime reports a full disk as a failed serialisation; writing the file raises the real error.
                 path.write_bytes(model)
                 raise
         return
@@ -200,10 +201,10 @@ def _compute_capabilities(target: Target) -> tuple[str, ...]:
 def _checked(
     bundle: Path, manifest: Manifest, target: Target, folder: Path, reduced: Mapping[str, ReducedGraph]
 ) -> ParityRecord:
-    """Hold the engine against PyTorch: its tensors on the golden values, its decisions on the decision set.
+    """Compare the engine with PyTorch: its tensors on the golden values, its decisions on the decision set.
 
     Raises:
-        CompileError: a tensor, or more decisions than the target allows, differ.
+        CompileError: a tensor differs, or more decisions than the target allows.
     """
     status = backend_status(target.backend, target.provider)
     with _session(bundle, manifest, target, folder, reduced, on_target=status.can_run) as session:
@@ -236,7 +237,7 @@ def _session(
     *,
     on_target: bool,
 ) -> Session:
-    """The engine, or where it cannot run, its graphs with their rounding on ONNX Runtime."""
+    """The engine or, where it cannot run, its graphs on ONNX Runtime with the rounding of its precision."""
     if on_target:
         return load_session(
             folder,
@@ -268,7 +269,7 @@ def _gated(session: Session, manifest: Manifest, target: Target, folder: Path) -
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:
-    """Rename the finished folder to its place, moving an older engine out of the way first."""
+    """Rename the finished folder to its place, after moving an older engine out of the way."""
     if not folder.exists() or not any(folder.iterdir()):
         partial.replace(folder)
         return

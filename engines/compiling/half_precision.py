@@ -1,6 +1,6 @@
-"""fp16 and bf16: chosen products of a graph with operands and results of 16 bits, as plain ONNX with casts.
+"""fp16 and bf16: chosen products of a graph get operands and results of 16 bits, written as plain ONNX with casts.
 
-Any strongly typed backend obeys casts. The rounding is emulated on the CPU, so choosing products needs no GPU.
+Any strongly typed backend follows casts. The rounding is emulated on the CPU, so choosing products needs no GPU.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.backends.interface import Array
-from engines.compiling.products import (
+from engines.compiling.weight_products import (
     KINDS,
     activations,
     copied,
@@ -34,8 +34,8 @@ class HalfFormat:
     Attributes:
         name: the precision.
         onnx_type: name of its type in ``onnx.TensorProto``.
-        significand_bits: of its significand, the hidden one included.
-        largest: what operands and results may reach on sample inputs, far from the format's largest number.
+        significand_bits: bits of its significand, with the hidden one.
+        largest: limit for operands and results on the example inputs, far below the format's largest number.
         kinds: operators that backends have kernels for.
     """
 
@@ -51,15 +51,15 @@ class HalfFormat:
         return 2.0 ** (_FLOAT32_BITS - self.significand_bits) + 1.0
 
 
-# fp16 ends at 65504; inputs to choose by are a sample, so operands keep a factor of 32 away from it. bf16 reaches as
-# far as float32, and only the splitter of its emulation must not overflow. TensorRT-RTX 1.7 builds no transposed
+# fp16 ends at 65504. The example inputs are only a sample, so operands stay a factor of 32 below that. bf16 has the
+# range of float32; there only the splitter of the emulation must not overflow. TensorRT-RTX 1.7 builds no transposed
 # convolution in bf16.
 FP16 = HalfFormat("fp16", "FLOAT16", 11, 2048.0, KINDS)
 BF16 = HalfFormat("bf16", "BFLOAT16", 8, 2.0**100, ("Conv", "Gemm", "MatMul"))
 
 
 class HalfPrecision:
-    """Puts products of one graph into a format of 16 bits; see :class:`engines.compiling.precision.Rewriter`."""
+    """Puts products of one graph into a format of 16 bits; see :class:`engines.compiling.product_choice.Rewriter`."""
 
     def __init__(self, model: Any, half: HalfFormat, inputs: Mapping[str, Array]) -> None:
         """Find the products whose operands and results stay far from the format's largest number.
@@ -67,7 +67,7 @@ class HalfPrecision:
         Args:
             model: the graph.
             half: the format.
-            inputs: sample inputs, (B, ...) each.
+            inputs: example inputs, (B, ...) each.
         """
         self._model = model
         self._half = half
@@ -104,7 +104,8 @@ class HalfPrecision:
     def emulate(self, chosen: Collection[str]) -> bytes:
         """The graph in float32, rounded as the format would, for ONNX Runtime on the CPU.
 
-        It has no such kernels, computes in float32, and takes pairs of casts, and so the rounding, out of a graph.
+        Casts would not do: ONNX Runtime has no 16-bit kernels there and removes pairs of casts from a graph, and the
+        rounding with them.
         """
         onnx = onnx_module()
 
@@ -132,7 +133,7 @@ class HalfPrecision:
         result = copied(self._model)
         constant = weights(self._model)
         result.graph.initializer.extend(extra)
-        made: set[str] = set()
+        converted: set[str] = set()
         nodes = []
         for node in result.graph.node:
             if node.output[0] not in chosen:
@@ -142,9 +143,9 @@ class HalfPrecision:
                 if not name:
                     continue
                 replaced = node.input[position] = f"{name}/half"
-                if replaced in made:
+                if replaced in converted:
                     continue
-                made.add(replaced)
+                converted.add(replaced)
                 if name in constant:
                     result.graph.initializer.append(weight(replaced, constant[name]))
                 else:

@@ -1,9 +1,9 @@
-"""Parity: does an engine compute what PyTorch computed? Every graph, every missing pattern, against ``golden.npz``."""
+"""Parity: does an engine compute what PyTorch computes? Every graph and missing pattern, against ``golden.npz``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ import numpy.typing as npt
 
 from engines.backends.interface import Array
 from engines.bundle import GOLDEN_NAME, Manifest
-from engines.compiling.arrays import BundleArrays
+from engines.compiling.bundle_arrays import BundleArrays
 from engines.session import Session
 from engines.targets import Precision
 
 THRESHOLD = 1e-3
 THRESHOLDS: dict[Precision, float] = {"fp32": THRESHOLD, "fp16": 1e-2, "bf16": 4e-2, "int8": 1e-1}
-"""Precision -> largest relative error of any tensor. A graph's own rounding is kept to half of it by the choice of its
-products; what the patterns decide is guarded more closely, by :mod:`engines.compiling.accuracy_gate`."""
-# Below this a tensor counts as zero, and its error is judged absolutely: the empty pattern's posterior is N(0, I).
+"""Precision -> largest relative error of any tensor. The choice of products keeps a graph's own rounding to half of it.
+Decisions are checked more strictly, by :mod:`engines.compiling.accuracy_gate`."""
+# Below this a tensor counts as zero, and its absolute error is taken: the posterior of the empty pattern is N(0, I).
 _ZERO = 1e-6
 
 
@@ -34,7 +34,7 @@ class Comparison:
         tensor: the graph's output.
         pattern: the missing pattern, or empty.
         error: max|engine - golden| / max|golden|; infinite if either is not finite.
-        decisions: rows whose decision differs by more than a tie; None if the tensor holds no decision.
+        decisions: rows whose decision differs and is not tied; None if the tensor holds no decision.
     """
 
     graph: str
@@ -48,8 +48,6 @@ class Comparison:
 class ParityReport:
     """All comparisons of one session with one golden file."""
 
-    backend: str
-    bundle_hash: str
     threshold: float
     comparisons: tuple[Comparison, ...]
 
@@ -69,36 +67,11 @@ class ParityReport:
         """The largest relative error."""
         return max(c.error for c in self.comparisons)
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON types."""
-        return {
-            "backend": self.backend,
-            "bundle_hash": self.bundle_hash,
-            "threshold": self.threshold,
-            "passed": self.passed,
-            "worst_relative_error": self.worst,
-            "comparisons": [asdict(c) for c in self.comparisons],
-        }
-
-    def table(self) -> str:
-        """One line per graph: comparisons, worst error, differing decisions, verdict."""
-        lines = [f"{'graph':<16} {'compared':>8} {'worst error':>12} {'decisions':>10}"]
-        for graph in dict.fromkeys(c.graph for c in self.comparisons):
-            rows = [c for c in self.comparisons if c.graph == graph]
-            worst = max(c.error for c in rows)
-            counts = [c.decisions for c in rows if c.decisions is not None]
-            decisions = "" if not counts else "equal" if not sum(counts) else f"{sum(counts)} differ"
-            verdict = "" if all(c not in self.failures for c in rows) else "  FAILED"
-            lines.append(f"{graph:<16} {len(rows):>8} {worst:>12.2e} {decisions:>10}{verdict}")
-        verdict = "passed" if self.passed else f"FAILED in {len(self.failures)} comparisons"
-        lines.append(f"{self.backend}: parity {verdict}, threshold {self.threshold:.0e}")
-        return "\n".join(lines)
-
 
 def check_parity(session: Session, folder: Path, *, threshold: float = THRESHOLD) -> ParityReport:
-    """Hold every graph of a session against the golden values, for every missing pattern.
+    """Compare every graph of a session with the golden values, for every missing pattern.
 
-    Each graph is fed golden inputs, so that an error is found in the graph that makes it; ``end to end`` then runs raw
+    Each graph gets golden inputs, so that an error shows in the graph that makes it; ``end to end`` then runs raw
     windows through encoders and fusion together.
 
     Args:
@@ -117,7 +90,7 @@ def check_parity(session: Session, folder: Path, *, threshold: float = THRESHOLD
         *_decoders(session, golden, limit),
         *_end_to_end(session, golden, limit, threshold),
     ]
-    return ParityReport(session.backend, session.bundle_hash, threshold, tuple(comparisons))
+    return ParityReport(threshold, tuple(comparisons))
 
 
 def relative_error(value: Array, golden: Array) -> float:
@@ -130,7 +103,7 @@ def relative_error(value: Array, golden: Array) -> float:
 
 
 def differing_decisions(logits: Array, golden: Array, threshold: float) -> int:
-    """Rows whose best class differs from the golden one, unless the golden logits call the two a tie."""
+    """Rows whose best class differs from the golden one, unless the golden logits of the two are tied."""
     chosen = logits.argmax(axis=1)
     lost = golden.max(axis=1) - np.take_along_axis(golden, chosen[:, None], axis=1)[:, 0]
     return int((lost > threshold * max(float(np.abs(golden).max()), _ZERO)).sum())
@@ -150,7 +123,7 @@ class Golden(BundleArrays):
         """Read the file.
 
         Raises:
-            BundleError: it is missing, broken, or lacks what every pattern needs.
+            BundleError: it is missing or broken, or lacks an array.
         """
         super().__init__(path, manifest)
         self.presence, self.patterns = self.read_presence()
@@ -178,7 +151,7 @@ class Golden(BundleArrays):
 
 
 def in_batches(call: Callable[[Array], Array], rows: npt.NDArray[Any], limit: int | None) -> Array:
-    """The result of a call on many rows, made in batches of at most ``limit`` rows."""
+    """The result of a call on many rows, called in batches of at most ``limit`` rows."""
     step = limit or len(rows)
     parts: list[Array] = [call(rows[i : i + step]) for i in range(0, len(rows), step)]
     return np.concatenate(parts)

@@ -1,9 +1,10 @@
-"""int8: chosen products of a graph as quantised ones, written as QuantizeLinear and DequantizeLinear around them.
+"""int8: chosen products of a graph are quantised, written as QuantizeLinear and DequantizeLinear around them.
 
-Weights are symmetric per output channel, activations per tensor, from zero to the smallest and largest value that the
-training windows of the bundle give. The whole range, because the networks are small: cutting off the rarest values
-(percentiles, or the least squared error) was measured to cost more on other windows than finer steps gain.
-ONNX Runtime's own quantiser writes the nodes; which products, and whether the result holds, is decided here.
+Weights are quantised symmetrically per output channel. Activations are quantised per tensor; their range is zero and
+all values on the training windows of the bundle. The networks are small, so the whole range is used: clipping the
+rarest values (by percentiles or least squared error) was measured to lose more on other windows than the finer steps
+gain. ONNX Runtime's own quantiser writes the nodes; this package decides which products to quantise and checks the
+result.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from typing import Any
 import numpy as np
 
 from engines.backends.interface import Array
-from engines.compiling.products import KINDS, activations, copied, inner_values, products
+from engines.compiling.weight_products import KINDS, activations, copied, inner_values, products
 
 
 @dataclass(frozen=True)
 class QuantisedForm:
-    """What a backend wants of quantised products.
+    """The form in which a backend takes quantised products.
 
     Attributes:
-        kinds: operators that it has integer kernels for.
-        unsigned: activations as uint8 with a zero point, else int8 around zero.
-        weight_bits: 8, or 7 where a sum of two products must fit 16 bits.
-        results: whether the results of convolutions are quantised too, with a ReLU behind them folded in, and biases.
+        kinds: operators for which it has integer kernels.
+        unsigned: activations are uint8 with a zero point, else int8 around zero.
+        weight_bits: 8, or 7 if a sum of two products must fit into 16 bits.
+        results: the results of convolutions are quantised too, with a following ReLU folded in, and so are biases.
     """
 
     kinds: tuple[str, ...]
@@ -35,24 +36,24 @@ class QuantisedForm:
     results: bool
 
 
-# ONNX Runtime fuses a convolution into an integer kernel only if its result is quantised too; it has none for
-# transposed convolutions. Without VNNI, x86 adds pairs of products in 16 bits, which saturate unless weights keep to 7
-# bits: measured, with 8 the error of whole encoders grew from 0.5 to 0.8 % to 3 to 6 %.
+# ONNX Runtime fuses a convolution into an integer kernel only if its result is quantised too, and has no such kernel
+# for transposed convolutions. Without VNNI, x86 adds pairs of products in 16 bits, which saturate unless weights have
+# only 7 bits: with 8 bits, the measured error of whole encoders was 3 to 6 % instead of 0.5 to 0.8 %.
 ONNXRUNTIME_CPU = QuantisedForm(("Conv", "Gemm", "MatMul"), unsigned=True, weight_bits=7, results=True)
-# TensorRT wants int8 around zero, and float results and biases: it fuses what follows by itself.
+# TensorRT takes int8 around zero with float results and biases, and fuses the following operators itself.
 TENSORRT = QuantisedForm(KINDS, unsigned=False, weight_bits=8, results=False)
 
 
 class Quantisation:
-    """Quantises products of one graph; see :class:`engines.compiling.precision.Rewriter`."""
+    """Quantises products of one graph; see :class:`engines.compiling.product_choice.Rewriter`."""
 
     def __init__(self, model: Any, form: QuantisedForm, inputs: Mapping[str, Array]) -> None:
         """Find the ranges of all activations.
 
         Args:
             model: the graph.
-            form: what the backend wants.
-            inputs: windows or latents that the ranges are taken from, (B, ...) each.
+            form: what the backend takes.
+            inputs: windows or latents from which the ranges are taken, (B, ...) each.
         """
         self._model = model
         self._form = form
@@ -64,7 +65,7 @@ class Quantisation:
         self._ranges = {t: _range(v) for t, v in inner_values(model, sorted(tensors), inputs).items()}
 
     def rewrite(self, chosen: Collection[str]) -> bytes:
-        """The graph with the chosen products quantised; executed as it is written, it rounds as integers would."""
+        """The graph with the chosen products quantised; executed unoptimised, it rounds as integer kernels do."""
         from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
         form = self._form
@@ -99,5 +100,5 @@ class Quantisation:
 
 
 def _range(values: Array) -> tuple[np.float32, np.float32]:
-    """The smallest and largest value, widened to hold zero, which padding and ReLU need exactly."""
+    """The smallest and largest value; always includes zero, which padding and ReLU need to be exact."""
     return np.float32(values.min(initial=0)), np.float32(values.max(initial=0))

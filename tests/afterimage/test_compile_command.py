@@ -38,7 +38,7 @@ def test_json_for_scripts_is_all_there_is_on_stdout(tiny_bundle: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--precision", "fp16"), "no kernels of 16 bits"),
+        (("--precision", "fp16"), "no 16-bit kernels"),
         (("--precision", "int4"), "'int8'"),
         (("--batch", "8"), "onnxruntime takes any batch size"),
         (("--target", "tensorrt", "--batch", "2..8"), "a range from 1"),

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from afterimage.demo.play import demo_schedule, play_live
 from afterimage.demo.report import json_ready, live_report
-from afterimage.watching import PageOptions
 from engines.opening import open_session
 from runtime.signals.faults import Fault, FaultSchedule
 from runtime.signals.opening import open_source
+from runtime.view.serving import PageOptions
 
 
 @pytest.fixture(scope="module")

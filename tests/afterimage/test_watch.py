@@ -14,8 +14,8 @@ import pytest
 from published_node import PublishedNode
 from typer.testing import CliRunner
 
-from afterimage import watching
 from afterimage.cli import app, main
+from runtime.view import serving
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ def test_the_default_port_gives_way_where_it_is_taken() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        free, watching.DEFAULT_PORT = watching.DEFAULT_PORT, port
+        free, serving.DEFAULT_PORT = serving.DEFAULT_PORT, port
         try:
-            assert watching._free_port("127.0.0.1") == 0
+            assert serving._free_port("127.0.0.1") == 0
         finally:
-            watching.DEFAULT_PORT = free
+            serving.DEFAULT_PORT = free

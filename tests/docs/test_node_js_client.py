@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from running_node import RunningNode
 
 from engines.opening import open_session
 from runtime.node.node import Node
-from runtime.rig import Rig, load_rig
+from runtime.rig import Rig
 from runtime.sensors.publisher import Sensor
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import DecisionSender, FrameReceiver
@@ -43,17 +41,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def endpoints() -> Iterator[Endpoints]:
-    with tempfile.TemporaryDirectory(prefix="ai-") as folder:
-        yield Endpoints(f"ipc://{folder}/frames", f"ipc://{folder}/decisions")
-
-
-def images_rig() -> Rig:
-    rig = load_rig("commands-4")
-    return rig.model_copy(update={"sensors": rig.sensors[:2]})
-
-
 def started(folder: Path, script: str, *arguments: object) -> ProcessUnderTest:
     return ProcessUnderTest(["node", script, *map(str, arguments)], folder=folder)
 
@@ -66,9 +53,9 @@ def play_rgb(rig: Rig, endpoint: str, stop: threading.Event) -> None:
 
 
 def test_it_reads_decisions_and_feeds_a_live_node(
-    client: Path, images_bundle: Path, endpoints: Endpoints
+    client: Path, images_bundle: Path, images_rig: Rig, endpoints: Endpoints
 ) -> None:
-    rig, stop = images_rig(), threading.Event()
+    rig, stop = images_rig, threading.Event()
     player = threading.Thread(target=play_rgb, args=(rig, endpoints.frames, stop))
     reading = ("--endpoint", endpoints.decisions, "--count", 80)
     publishing = ("--endpoint", endpoints.frames, "--seconds", 3)

@@ -13,12 +13,20 @@ import numpy as np
 import pytest
 
 from engines.bundle import MANIFEST_NAME, file_sha256
+from engines.compiling.compile import compile_bundle
+from engines.targets import load_target
 
 
 @pytest.fixture
 def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the tiny bundle that a test may damage."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def engine(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """The tiny bundle compiled for the CPU."""
+    return compile_bundle(tiny_bundle, load_target("cpu"), tmp_path / "engine")
 
 
 @pytest.fixture

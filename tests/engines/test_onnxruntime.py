@@ -8,8 +8,9 @@ import pytest
 
 from engines.backends import onnxruntime_cuda
 from engines.backends.availability import available_backends, backend_status
-from engines.backends.onnxruntime import OnnxRuntimeRunner, in_a_tick, optimise, session_options
+from engines.backends.onnxruntime import optimise, session_options
 from engines.backends.onnxruntime_cuda import DeviceGraph, cuda_problem, open_cuda_session, tick_on_device
+from engines.backends.onnxruntime_runner import OnnxRuntimeRunner, in_a_tick
 from engines.bundle import graph_names, graph_signature, load_manifest
 from engines.errors import BackendUnavailableError, EngineError
 

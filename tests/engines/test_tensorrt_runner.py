@@ -56,7 +56,7 @@ def test_every_graph_computes_through_device_memory(
     library = install(monkeypatch, tmp_path / "cache", profiles, backend=backend)
     session = load(engine_files, tiny_bundle, backend)
     report = check_parity(session, tiny_bundle)
-    assert report.passed, report.table()
+    assert report.passed, report.failures
     assert session.backend == backend
     before, contexts = library.cuda.allocations, len(library.contexts)
     check_parity(session, tiny_bundle)
@@ -214,4 +214,4 @@ def test_parity_on_a_gpu(tiny_bundle, tmp_path, monkeypatch, backend):
     for _ in range(2):  # the second time with the kernels that the first one kept
         with open_session(folder) as session:
             report = check_parity(session, folder)
-        assert report.passed, report.table()
+        assert report.passed, report.failures

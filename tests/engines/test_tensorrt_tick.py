@@ -192,7 +192,7 @@ def test_a_failed_capture_is_logged_once_and_ticks_go_on_without(
         runner.run_tick(*inputs_of(signatures, ("rgb",), 1, seed))
     assert len(library.cuda.executables) == 1
     break_it(library)
-    with caplog.at_level(logging.WARNING, "engines.tensorrt"):
+    with caplog.at_level(logging.WARNING, "afterimage.engines.tensorrt"):
         for due, seed in itertools.product((("depth",), ("rgb",), ("eeg", "depth")), range(3)):
             inputs = inputs_of(signatures, due, 1, seed)
             assert_same(runner.run_tick(*inputs), encode_then_fuse(runner, *inputs))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +12,6 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 
 from runtime.rig import Rig, load_rig
-from runtime.transport.endpoints import Endpoints
-
-
-@pytest.fixture
-def endpoints() -> Iterator[Endpoints]:
-    # Not tmp_path: its length would not fit into the address of a Unix socket.
-    with tempfile.TemporaryDirectory(prefix="ai-") as folder:
-        yield Endpoints(f"ipc://{folder}/frames", f"ipc://{folder}/decisions")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ pytest.importorskip("torch", reason="trainers need torch, which is not installed
 import torch
 from toy_sensors import LENGTHS, ToySource, toy_networks
 
-from trainers.configuration import ModelConfig, sensor_windows
+from trainers.build import sensor_windows
+from trainers.configuration import ModelConfig
 from trainers.systems.base import System
 from trainers.systems.registry import SYSTEMS, make_system
 

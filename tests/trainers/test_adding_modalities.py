@@ -9,7 +9,8 @@ import pytest
 import torch
 from toy_sensors import LENGTHS, ToySource, toy_networks
 
-from trainers.configuration import ModelConfig, sensor_windows
+from trainers.build import sensor_windows
+from trainers.configuration import ModelConfig
 from trainers.data.sampler import Batch, BatchSampler
 from trainers.fusion.masks import all_patterns
 from trainers.loop import Trainer

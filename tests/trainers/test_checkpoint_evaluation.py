@@ -15,7 +15,7 @@ from engines.opening import open_session
 from runtime.signals.moments import MomentSource
 from runtime.signals.synthetic import SyntheticSource
 from trainers.checkpoint import CheckpointError
-from trainers.evaluation.checkpoint_evaluation import (
+from trainers.checkpoint_evaluation import (
     evaluate_checkpoint,
     find_model,
     is_checkpoint,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from runtime.rig import load_rig
-from trainers.configuration import ConfigurationError, load_model_config, sensor_windows, shipped_models
-from trainers.systems.build import build_system
+from trainers.build import build_system, sensor_windows
+from trainers.configuration import ConfigurationError, load_model_config, shipped_models
 
 
 @pytest.mark.parametrize("name", ["svae", "associators"])

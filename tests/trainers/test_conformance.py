@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,12 +174,6 @@ def test_it_learns_with_labels_modalities_and_partners_missing_at_once(
     trainer.run()
     assert all(math.isfinite(v) for h in trainer.state.history.values() for r in h for v in r.values())
     assert cross_entropy(system, every_moment()) < 0.9 * before
-
-
-@pytest.fixture
-def endpoints() -> Iterator[Endpoints]:
-    with tempfile.TemporaryDirectory(prefix="ai-") as folder:
-        yield Endpoints(f"ipc://{folder}/frames", f"ipc://{folder}/decisions")
 
 
 def test_it_runs_live_and_imputes_a_sensor_that_falls_silent(trained: Trained, endpoints: Endpoints) -> None:

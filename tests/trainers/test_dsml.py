@@ -15,7 +15,7 @@ from toy_sensors import LENGTHS, ToyNetwork, ToySource
 
 from trainers.configuration import ModelConfig
 from trainers.data.sampler import Batch, BatchSampler
-from trainers.objectives.dsml import code_distance, passing_loss, pseudo_label_loss, telling_loss
+from trainers.objectives.dsml import code_distance, discriminator_loss, generator_loss, pseudo_label_loss
 from trainers.systems.base import System
 from trainers.systems.dsml import Dsml, _kept_statistics
 
@@ -43,7 +43,7 @@ def test_telling_loss_is_the_sum_of_the_means_of_each_kind() -> None:
     weight = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.float32)
     d = logits.softmax(-1)
     by_hand = -d[0, :, 0].log().mean() - (d[1, 0, 1].log() + d[1, 2, 1].log()) / 2
-    torch.testing.assert_close(telling_loss(logits, weight), by_hand)
+    torch.testing.assert_close(discriminator_loss(logits, weight), by_hand)
 
 
 def test_passing_loss_raises_the_mean_of_the_other_kinds() -> None:
@@ -52,19 +52,19 @@ def test_passing_loss_raises_the_mean_of_the_other_kinds() -> None:
     by_hand = (
         -(d[0, :, 1].log() + d[0, :, 2].log()).mean() / 2 - (d[1, :, 0].log() + d[1, :, 2].log()).mean() / 2
     )
-    torch.testing.assert_close(passing_loss(logits, torch.ones(3, 2), (0, 1)), by_hand)
+    torch.testing.assert_close(generator_loss(logits, torch.ones(3, 2), (0, 1)), by_hand)
 
 
 def test_passing_loss_of_two_kinds_is_the_usual_non_saturating_game() -> None:
     logits = torch.randn(2, 6, 2, generator=random())
     ratio = logits[..., 0] - logits[..., 1]
     by_hand = nn.functional.softplus(ratio[0]).mean() + nn.functional.softplus(-ratio[1]).mean()
-    torch.testing.assert_close(passing_loss(logits, torch.ones(2, 6), (0, 1)), by_hand)
+    torch.testing.assert_close(generator_loss(logits, torch.ones(2, 6), (0, 1)), by_hand)
 
 
 def test_passing_loss_has_a_slope_where_the_printed_form_has_none() -> None:
     logits = torch.tensor([[[12.0, 0.0]], [[0.0, 12.0]]], requires_grad=True)
-    passing_loss(logits, torch.ones(2, 1), (0,)).backward()
+    generator_loss(logits, torch.ones(2, 1), (0,)).backward()
     assert logits.grad is not None
     assert float(logits.grad[0, 0, 0]) > 0.99
     printed = torch.tensor([12.0, 0.0], requires_grad=True)
@@ -80,16 +80,16 @@ def test_the_best_discriminator_is_the_softmax_of_the_log_densities() -> None:
     samples = torch.stack([kind.sample((4000,)) for kind in kinds])
     best = torch.stack([kind.log_prob(samples) for kind in kinds], dim=-1)
     weight = torch.ones(3, 4000)
-    least = telling_loss(best, weight)
+    least = discriminator_loss(best, weight)
     for change in (
         0.7 * best,
         best + torch.tensor([0.3, 0.0, 0.0]),
         best - 0.2 * samples.unsqueeze(-1) * torch.eye(3)[0],
     ):
-        assert float(telling_loss(change, weight)) > float(least)
+        assert float(discriminator_loss(change, weight)) > float(least)
     equal = torch.zeros(3, 10, 3)
-    assert float(telling_loss(equal, torch.ones(3, 10))) == pytest.approx(3 * math.log(3), rel=1e-5)
-    assert float(passing_loss(equal, torch.ones(3, 10), (0, 1))) == pytest.approx(2 * math.log(3), rel=1e-5)
+    assert float(discriminator_loss(equal, torch.ones(3, 10))) == pytest.approx(3 * math.log(3), rel=1e-5)
+    assert float(generator_loss(equal, torch.ones(3, 10), (0, 1))) == pytest.approx(2 * math.log(3), rel=1e-5)
 
 
 def test_code_distance_is_not_squared() -> None:
@@ -218,7 +218,7 @@ def test_the_joint_game_has_the_rows_that_each_kind_needs(system: Dsml) -> None:
     assert game.logits.shape == (5, 4, 5)
     wanted = [[1, 0, 0, 1], [1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 0, 1]]
     assert game.weight.tolist() == wanted
-    assert game.made == (1, 2, 3, 4)
+    assert game.generated_kinds == (1, 2, 3, 4)
 
 
 def test_reading_generated_data_leaves_batch_statistics_alone(system: Dsml) -> None:

@@ -30,7 +30,7 @@ from trainers.objectives.hmvae import (
 )
 from trainers.systems.base import System
 from trainers.systems.hmvae import Hmvae
-from trainers.systems.hmvae_distributions import PresentStandardization
+from trainers.systems.standardization import PresentStandardization
 
 Make = Callable[[ModelConfig], System]
 Configure = Callable[..., ModelConfig]

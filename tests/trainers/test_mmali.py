@@ -22,12 +22,12 @@ from trainers.objectives.mmali import (
     discriminator_loss,
     factorized_logits,
     generator_loss,
-    log_density_ratios,
     possible_classes,
 )
 from trainers.systems.base import System
-from trainers.systems.mmali import Mmali, Standardisation
+from trainers.systems.mmali import Mmali
 from trainers.systems.mmali_discriminators import FactorizedDiscriminator
+from trainers.systems.standardization import PresentStandardization
 
 Make = Callable[[ModelConfig], System]
 Configure = Callable[..., ModelConfig]
@@ -89,17 +89,18 @@ def test_factors_of_known_densities_make_the_optimal_discriminator() -> None:
     encoders = torch.stack([known.log_encoder(i, x, s, c) for i in range(2)], dim=1)
     decoder = known.log_decoder(x, s, c)
     present = torch.ones(50, 2)
-    ratios = log_density_ratios(t, u, dependence, present)
+    logits = factorized_logits(t, u, dependence, present)
+    ratios = logits[:, :-1] - logits[:, -1:]
     torch.testing.assert_close(ratios, encoders - decoder.unsqueeze(1), rtol=1e-4, atol=1e-4)
     optimal = torch.softmax(torch.cat((encoders, decoder.unsqueeze(1)), dim=1), dim=1)
-    found = torch.softmax(factorized_logits(t, u, dependence, present), dim=1)
+    found = torch.softmax(logits, dim=1)
     torch.testing.assert_close(found, optimal, rtol=1e-4, atol=1e-5)
 
 
 def test_with_one_modality_the_ratio_is_that_of_its_own_pair() -> None:
     t, u = torch.tensor([[1.0, 50.0]]), torch.tensor([[2.5, -70.0]])
-    ratios = log_density_ratios(t, u, torch.zeros(1), torch.tensor([[1.0, 0.0]]))
-    assert ratios[0, 0].item() == pytest.approx(2.5)
+    logits = factorized_logits(t, u, torch.zeros(1), torch.tensor([[1.0, 0.0]]))
+    assert (logits[0, 0] - logits[0, -1]).item() == pytest.approx(2.5)
 
 
 def test_the_logistic_loss_learns_the_log_ratio_of_two_gaussians() -> None:
@@ -259,7 +260,7 @@ def test_a_style_is_the_modalitys_own_or_the_priors_mean(toy_config: Configure, 
 
 
 def test_codes_are_standardised_over_the_rows_that_count() -> None:
-    standard, features = Standardisation(3), 4 + 2 * torch.randn(50, 3, generator=random())
+    standard, features = PresentStandardization(3, floor=1e-5), 4 + 2 * torch.randn(50, 3, generator=random())
     present = torch.ones(50)
     present[30:] = 0.0
     features[30:] = 1e4

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from runtime.signals.opening import find_data_dir
-from trainers.evaluation.active_units import active_units, active_units_by_modality
+from trainers.evaluation.active_units import active_units
 from trainers.evaluation.linear_probe import probe_accuracy
 from trainers.evaluation.oracle import as_images, load_or_train_oracle, train_oracle
 from trainers.papers.packs import mnist
@@ -130,6 +130,5 @@ def test_active_units_are_those_that_move() -> None:
     means[:, 3] = 50.0
     assert active_units(means) == 2
     assert active_units(means, threshold=0.005) == 3
-    assert active_units_by_modality({"a": means, "b": means[:, 3:]}) == {"a": 2, "b": 0}
     with pytest.raises(ValueError, match="N >= 2"):
         active_units(means[:1])

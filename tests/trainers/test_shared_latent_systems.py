@@ -9,12 +9,12 @@ import torch
 from toy_sensors import LENGTHS, ToySource, toy_networks
 
 from runtime.rig import load_rig
-from trainers.configuration import ModelConfig, load_model_config, sensor_windows
+from trainers.build import build_system, sensor_windows
+from trainers.configuration import ModelConfig, load_model_config
 from trainers.data.sampler import Batch, BatchSampler
 from trainers.fusion.gaussians import Gaussian, kl_divergence, kl_to_standard_normal
 from trainers.fusion.masks import all_patterns
 from trainers.systems.base import System, SystemConfig
-from trainers.systems.build import build_system
 from trainers.systems.concatenation import Concatenation, ConcatenationConfig
 from trainers.systems.jmvae import Jmvae, JmvaeConfig
 from trainers.systems.mmvae import Mmvae, MmvaeConfig

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from runtime.signals.opening import find_data_dir
 from runtime.signals.recorded import RecordedSource
-from trainers.configuration import SensorWindow
+from trainers.build import SensorWindow
 from trainers.data.sampler import BatchSampler
 from trainers.evaluation.supervised import ReferenceClassifier, accuracy, predict, train_classifier
 from trainers.modalities import build_modality

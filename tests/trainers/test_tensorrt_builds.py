@@ -16,10 +16,10 @@ from engines.backends.tensorrt import build_engine, status
 from engines.bundle import Calibration, Manifest, graph_names, graph_signature, pattern_key, presence_patterns
 from engines.targets import BatchProfile, Target
 from runtime.signals.synthetic import SyntheticSource
+from trainers.build import build_system
 from trainers.configuration import load_model_config, shipped_models
 from trainers.export import export_graph, make_manifest
 from trainers.systems.base import System
-from trainers.systems.build import build_system
 
 # One profile: a second one doubles the time and parses nothing else; test_tensorrt_build.py has two.
 TARGET = Target(version=1, name="rtx", backend="tensorrt-rtx", batch=BatchProfile(maximum=1))

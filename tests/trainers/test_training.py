@@ -15,7 +15,7 @@ pytest.importorskip("onnx", reason="export writes ONNX, and onnx is not installe
 
 from engines.bundle import load_manifest, pattern_key, presence_patterns
 from engines.compiling.accuracy_gate import DecisionSet, decision_change
-from engines.compiling.arrays import BundleArrays
+from engines.compiling.bundle_arrays import BundleArrays
 from engines.compiling.parity import check_parity
 from engines.opening import open_session
 from runtime.rig import check_rig_feeds_bundle

@@ -26,10 +26,10 @@ class BatchSource(Protocol):
 
 
 class ArraySampler:
-    """Draws batches without end, so many rows of every group, each group in its own epochs.
+    """Draws batches without end, with a fixed number of rows of every group; each group has its own epochs.
 
-    A hundred labelled pairs among sixty thousand unpaired rows can so be half of every batch. Every epoch of a
-    group visits each of its rows once, in an order that is a function of (seed, group, epoch).
+    So a hundred labelled pairs among sixty thousand unpaired rows can be half of every batch. Every epoch of a group
+    visits each of its rows once, in an order that depends on (seed, group, epoch) alone.
 
     Args:
         source: of the rows.
@@ -68,14 +68,14 @@ class ArraySampler:
 
     def _order(self, group: int, epoch: int) -> Rows:
         if (group, epoch) not in self._orders:
-            # Only this epoch and, while a batch straddles two, the one before are ever asked for.
+            # Only this epoch is needed and, while a batch spans two, the one before.
             self._orders = {k: v for k, v in self._orders.items() if k[0] != group or k[1] == epoch - 1}
             rng = np.random.default_rng([0x41525259, self._seed, group, epoch])
             self._orders[group, epoch] = rng.permutation(self._groups[group][0])
         return self._orders[group, epoch]
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next batch depends on besides the constructor's arguments; plain JSON."""
+        """The state on which the next batch depends besides the constructor's arguments, as JSON types."""
         return {
             "seed": self._seed,
             "batches": self._batches,

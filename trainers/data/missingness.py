@@ -1,4 +1,4 @@
-"""Which labels and modalities a training set goes without: a configured plan, and the masks drawn from it."""
+"""Which labels and modalities a training set lacks: a configured plan, and the masks drawn from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STREAM = 0x4D495353  # keeps these draws apart from others that use the same se
 
 
 class MissingnessPlan(StrictModel):
-    """Shares of labels and of modalities that training goes without.
+    """Shares of labels and of modalities that are withheld from training.
 
     The unit is a moment. Where recordings are paired at random within class, as on ``commands-4`` recorded, a recording
     takes part in many moments, and may lack its label or its partner in some and have them in others.

@@ -48,9 +48,9 @@ class BatchSampler:
         batch_size: examples in a batch.
         seed: of order and window ends.
         plan: which labels and modalities are missing; none by default.
-        views: windows per moment, drawn once and then kept in memory. None draws new ones for ever, which suits
-            recordings (reading is a copy); rendered moments cost milliseconds each. Default: None for recorded,
-            1 for synthetic sources.
+        views: windows per moment, drawn once and then kept in memory. None draws new windows every time, which suits
+            recordings, where reading is a copy; rendering a synthetic moment takes milliseconds. Default: None for
+            recorded, 1 for synthetic sources.
 
     Raises:
         ValueError: fewer moments than one batch, or a plan or window that does not fit the source.
@@ -92,11 +92,6 @@ class BatchSampler:
         """Whole batches in one pass over the moments."""
         return len(self) // self._batch_size
 
-    @property
-    def epoch(self) -> int:
-        """Epoch of the next batch, from 0."""
-        return self._epoch
-
     def _draw_epoch(self) -> None:
         rng = np.random.default_rng([0x42415443, self._seed, self._epoch])
         self._order = rng.permutation(len(self))
@@ -129,7 +124,7 @@ class BatchSampler:
         return Batch(windows, torch.from_numpy(self.labels[moments]), torch.from_numpy(presence))
 
     def state_dict(self) -> dict[str, int]:
-        """What the next batch depends on besides the constructor's arguments; plain JSON."""
+        """The state on which the next batch depends besides the constructor's arguments, as JSON types."""
         values = (self._seed, self._epoch, self._position, len(self), self._batch_size)
         return dict(zip(_STATE_KEYS, values, strict=True))
 
@@ -150,7 +145,7 @@ class BatchSampler:
 
 
 class KeptWindows:
-    """Windows that are costly to make: drawn once per (moment, view), on first use, and kept in the raw dtype.
+    """A store of windows that are costly to make: each (moment, view) is made on first use and kept in the raw dtype.
 
     Args:
         windows: where they come from.

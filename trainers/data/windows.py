@@ -1,4 +1,4 @@
-"""Windows: what a model sees of a moment, cut from any source so that all modalities end at the same time.
+"""Windows: the parts of a moment that a model sees, cut from any source so that all modalities end at the same time.
 
 As in the runtime, a window is the newest stretch of samples at some time t, the same t for every modality of one
 example: RGB and depth show the same instant, a 3 s EEG window covers the 3 s up to it.
@@ -208,7 +208,7 @@ def evaluation_windows(
         lengths: modality -> window length in samples.
         views: windows per moment; their ends are drawn once, uniformly, one in each of ``views`` equal stretches of
             the allowed time.
-        limit: only the first so many moments (any prefix is class balanced); all by default.
+        limit: number of moments, from the first on (any prefix is class balanced); all by default.
         seed: of the ends.
         chunk: examples in a chunk; the last may be shorter.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
@@ -25,10 +23,3 @@ def active_units(means: npt.NDArray[np.floating], threshold: float = THRESHOLD) 
     if means.ndim != 2 or len(means) < 2:
         raise ValueError(f"expected posterior means (N, L) with N >= 2, got {means.shape}")
     return int((np.asarray(means, np.float64).var(axis=0) > threshold).sum())
-
-
-def active_units_by_modality(
-    means: Mapping[str, npt.NDArray[np.floating]], threshold: float = THRESHOLD
-) -> dict[str, int]:
-    """:func:`active_units` of each modality's own latent, (N, L_m) inferred from it alone."""
-    return {name: active_units(of, threshold) for name, of in means.items()}

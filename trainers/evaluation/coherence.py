@@ -6,22 +6,20 @@ The definitions are MMALI's (section 4.2), for any number of modalities, over th
 * *cross*: inferred from a proper subset of the modalities, the absent ones decoded; share named with the true class.
 * *synergy*: inferred from all modalities, each decoded; share named with the true class.
 
-SVAE's tables put the decoded parts of an image together and ask one oracle; :data:`Namer` leaves that to the caller.
-Latents are the means that a system deploys, not draws from its posterior (models.md); styles of absent modalities are
-the prior's mean. Only joint coherence draws.
+SVAE's tables join the decoded parts of an image and let one oracle name the whole; a :data:`Namer` of the caller does
+that. Latents are the means that a deployed system uses, not draws from its posterior (models.md); styles of absent
+modalities are the prior's mean. Only joint coherence draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engines.bundle import pattern_key, presence_patterns
 from trainers.evaluation.oracle import Oracle
 from trainers.systems.base import System
 
@@ -80,108 +78,6 @@ def name_with_oracles(oracles: Mapping[str, Oracle]) -> Namer:
         return {m: oracles[m].predict(images / INTENSITY) for m, images in decoded.items()}
 
     return name_all
-
-
-@dataclass(frozen=True)
-class Coherence:
-    """What a system's generations are worth.
-
-    Attributes:
-        joint: see the module.
-        cross: pattern key -> thing shown -> share, for every proper subset and what it lacks.
-        synergy: thing shown -> share.
-        reconstruction: pattern key -> thing shown -> share, for every proper subset and what is in it.
-    """
-
-    joint: float
-    cross: dict[str, dict[str, float]] = field(default_factory=dict)
-    synergy: dict[str, float] = field(default_factory=dict)
-    reconstruction: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    @property
-    def mean_cross(self) -> float:
-        """Mean of all cross coherences, every pattern and absent modality counting the same."""
-        return float(np.mean([share for of in self.cross.values() for share in of.values()]))
-
-    def mean_cross_of(self, observed: int) -> float:
-        """Mean of the cross coherences from subsets of so many modalities."""
-        return float(
-            np.mean(
-                [s for key, of in self.cross.items() if key.count("+") + 1 == observed for s in of.values()]
-            )
-        )
-
-
-def measure_coherence(
-    system: System,
-    windows: Mapping[str, Tensor],
-    labels: Labels,
-    name_all: Namer,
-    *,
-    generator: torch.Generator,
-    draws: int = 1000,
-) -> Coherence:
-    """All three coherences of a system, over every subset of its modalities.
-
-    Args:
-        system: trained; put into evaluation mode.
-        windows: modality -> (N, *window_shape) measured, all modalities of every row.
-        labels: (N,) true classes.
-        name_all: names decoded observations; it is given only the modalities asked about.
-        generator: of the draws from the prior.
-        draws: how many.
-    """
-    system.eval()
-    evidence = encode_system(system, windows)
-    cross, kept, synergy = {}, {}, {}
-    for pattern in presence_patterns(len(system.names)):
-        key = pattern_key(system.names, pattern)
-        latents = infer_latents(system, evidence, pattern)
-        absent = [n for n, p in zip(system.names, pattern, strict=True) if not p]
-        present = [n for n in system.names if n not in absent]
-        found = class_coherence(name_decoded(system, latents, present, name_all), labels)
-        if absent:
-            kept[key] = found
-            cross[key] = class_coherence(name_decoded(system, latents, absent, name_all), labels)
-        else:
-            synergy = found
-    joint = float("nan")
-    if len(system.names) > 1 and draws:
-        joint = measure_joint_coherence(system, name_all, generator=generator, draws=draws)
-    return Coherence(joint, cross, synergy, kept)
-
-
-def measure_whole_coherence(
-    system: System, windows: Mapping[str, Tensor], labels: Labels, name_all: Namer
-) -> dict[str, dict[str, float]]:
-    """Share of rows named rightly when *all* modalities are decoded, from every subset: SVAE's MNIST-Split tables.
-
-    Args:
-        system: trained; put into evaluation mode.
-        windows: modality -> (N, *window_shape) measured.
-        labels: (N,) true classes.
-        name_all: names what all decoded modalities show together, an image put together from its parts, say.
-
-    Returns:
-        Pattern key -> thing shown -> share.
-    """
-    system.eval()
-    evidence = encode_system(system, windows)
-    return {
-        pattern_key(system.names, pattern): class_coherence(
-            name_decoded(system, infer_latents(system, evidence, pattern), system.names, name_all), labels
-        )
-        for pattern in presence_patterns(len(system.names))
-    }
-
-
-@torch.no_grad()
-def measure_joint_coherence(
-    system: System, name_all: Namer, *, generator: torch.Generator, draws: int = 1000
-) -> float:
-    """Joint coherence over draws of the prior; see :func:`joint_coherence`."""
-    latents = system.sample_prior(draws, generator)
-    return joint_coherence(name_decoded(system, latents, system.names, name_all))
 
 
 @torch.no_grad()

@@ -1,10 +1,10 @@
-"""How far an imputation may be off: an interval fitted on validation moments, and its coverage on others.
+"""Intervals around imputations: fitted on validation moments, with their coverage measured on others.
 
-A decoder gives one estimate per element and says nothing of its spread. The spread is therefore measured, by split
+A decoder gives one estimate per element without its spread. The spread is therefore measured, by split
 conformal prediction (Vovk et al. 2005): for every missing pattern and absent modality, the half width around the
 imputation that holds 90 % of what the sensor measured on validation moments. It is one number in the modality's own
-unit, so it covers on average over a modality's elements and over moments like those of validation, no more: quiet
-elements are covered oftener than 90 %, lively ones less often.
+unit, so 90 % holds only on average over a modality's elements and over moments like those of validation: elements that
+vary little are covered more often, elements that vary much less often.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LEVEL = 0.9
 
 
 def measured_weight(kind: str, windows: npt.NDArray[Any]) -> npt.NDArray[np.float32] | None:
-    """1 where an element of a raw window was measured and 0 where not, or None where all are."""
+    """1 where an element of a raw window was measured and 0 where not; None if all were."""
     return (windows > 0).astype(np.float32) if kind == "depth" else None
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Samples = npt.NDArray[np.floating[Any]]
+Observations = npt.NDArray[np.floating[Any]]
 
 
-def spread_within_classes(samples: Samples, labels: npt.NDArray[np.integer[Any]]) -> float:
+def spread_within_classes(samples: Observations, labels: npt.NDArray[np.integer[Any]]) -> float:
     r"""Root mean square distance between two samples of the same class, each class with equal weight.
 
     .. math:: \sqrt{\frac{1}{C} \sum_c \frac{1}{n_c (n_c - 1)} \sum_{i \ne j \in c} \lVert x_i - x_j \rVert^2}
@@ -37,9 +37,9 @@ def spread_within_classes(samples: Samples, labels: npt.NDArray[np.integer[Any]]
 
 
 def relative_diversity(
-    generated: Samples,
+    generated: Observations,
     generated_labels: npt.NDArray[np.integer[Any]],
-    real: Samples,
+    real: Observations,
     real_labels: npt.NDArray[np.integer[Any]],
 ) -> float:
     """Spread within classes of generated samples over that of real ones: 0 for prototypes, 1 for as diverse.

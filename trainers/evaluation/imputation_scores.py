@@ -1,4 +1,4 @@
-"""What imputations are worth: from all other sensors in full, from every other subset in short."""
+"""The quality of imputations: in full when imputed from all other sensors, in short from every other subset."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ LabelledWindows = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Reference:
-    """What a modality's imputations are held against; all of it learned on the training split.
+    """What a modality's imputations are compared with; all of it is learned on the training split.
 
     Attributes:
-        judge: says which class an observation shows.
+        judge: names the class that an observation shows.
         means: (C, ...) mean observation of every class, in comparison space.
         mean: (...) mean of all.
     """
@@ -56,7 +56,7 @@ def learn_reference(
         training: raw windows (N, *window_shape) and labels (N,) of the training split.
         seed: of the judge.
         steps: gradient steps of the judge.
-        minutes: its time.
+        minutes: time limit of its training.
     """
     windows, labels = training
     classes = len(session.manifest.classes)

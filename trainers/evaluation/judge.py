@@ -1,7 +1,7 @@
-"""The judge: a small classifier of measured observations that says what an imputed one shows.
+"""The judge: a small classifier, trained on measured observations, that names the class of imputed ones.
 
-A judge shares nothing with the model it judges: its own network, its own seed, trained on measured observations of
-the training split only. It never sees an imputation before it is asked about one.
+A judge shares nothing with the model that it judges: it has its own network and seed and is trained only on measured
+observations of the training split. It sees no imputation before it has to judge one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float32]
 BATCH = 64
 STEPS = 300
 SEED = 0x4A554447
-"""Mixed into every judge's seed, so that it never draws what a trainer with the same seed draws."""
+"""Mixed into every judge's seed, so that it never draws the same numbers as a trainer with the same seed."""
 
 
 def inverse_cosine_transform(size: int) -> Tensor:
@@ -50,8 +50,8 @@ def prepare(kind: str, observations: Array) -> Tensor:
 
     Returns:
         (B, 3, S/2, S/2); (B, 1, S/2, S/2) of log depth; (B, 1, 40, frames/2) log mel spectrum; (B, 2, F) mean and
-        maximum over channels of each bin's excess over its neighbourhood. Halved, because what a judge tells apart is
-        coarse and its training should take seconds.
+        maximum over channels of each bin's excess over its neighbourhood. Resolution is halved, because a judge only
+        needs coarse differences and its training should take seconds.
     """
     values = torch.from_numpy(np.ascontiguousarray(observations, np.float32))
     if kind == "rgb":
@@ -150,7 +150,7 @@ def affine_grid(
 
 
 def _softened(image: Tensor, chance: Tensor) -> Tensor:
-    """Rows whose chance is under 0.4 lose their finest detail, as lenses out of focus do."""
+    """Blur the rows whose chance is below 0.4, as a lens out of focus would."""
     soft = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     return torch.where(chance < 0.4, soft, image)
 
@@ -210,10 +210,10 @@ def train_judge(
         classes: number of classes.
         seed: of its weights, batches and augmentation.
         steps: gradient steps of 64 rows.
-        minutes: it stops early after so long, with what it has learned by then.
+        minutes: it stops after this time, with what it has learned by then.
 
     Raises:
-        ValueError: no rows, or as many labels as rows are not there.
+        ValueError: no rows, or another number of labels.
     """
     if len(observations) == 0 or len(labels) != len(observations):
         raise ValueError(
@@ -229,8 +229,8 @@ def train_judge(
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, 3e-3, total_steps=max(steps, 2), pct_start=0.2
         )
-        made = 0
-        while made < steps and time.monotonic() < deadline:
+        done = 0
+        while done < steps and time.monotonic() < deadline:
             rows = torch.randint(len(data), (min(BATCH, max(2, len(data))),), generator=generator)
             logits = network(augment(kind, data[rows], generator))
             loss = F.cross_entropy(logits, truth[rows], label_smoothing=0.05)
@@ -238,5 +238,5 @@ def train_judge(
             loss.backward()
             optimizer.step()
             schedule.step()
-            made += 1
-    return TrainedJudge(kind, network.eval(), made)
+            done += 1
+    return TrainedJudge(kind, network.eval(), done)

@@ -1,4 +1,4 @@
-"""What a bundle's latents are worth: how linearly they tell the class, and how many of their dimensions are used."""
+"""The quality of a bundle's latents: how well a linear probe reads the class, and how many dimensions are used."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Latents = npt.NDArray[np.floating] | torch.Tensor
 PENALTY = 1e-3
 ITERATIONS = 100
 SMALLEST_DEVIATION = 1e-6
-"""Features that vary less than this in training carry nothing; they are left at zero rather than blown up."""
+"""Features that vary less than this in training carry no information; they are set to zero instead of magnified."""
 
 
 def probe_accuracy(
@@ -31,7 +31,7 @@ def probe_accuracy(
     .. math:: \min_{W, b} \frac{1}{N} \sum_i -\log \mathrm{softmax}(W x_i + b)_{y_i}
               + \frac{\lambda}{2} \lVert W \rVert_F^2
 
-    by L-BFGS from zero: convex and without randomness, so the same latents always give the same number.
+    by L-BFGS from zero. The problem is convex and nothing is random, so the same latents always give the same number.
 
     Args:
         train_latents: (N, L).
@@ -39,7 +39,7 @@ def probe_accuracy(
         test_latents: (K, L).
         test_labels: (K,).
         penalty: :math:`\lambda`.
-        iterations: of L-BFGS, at most.
+        iterations: largest number of L-BFGS iterations.
 
     Raises:
         ValueError: shapes that do not agree, no rows, or latents that are not finite.

@@ -1,8 +1,8 @@
-"""The oracle: a classifier of small grey images that says what a generated image shows.
+"""The oracle: a classifier of small grey images that names what a generated image shows.
 
-The papers measure coherence with classifiers trained beforehand. Ours is trained on measured images of the training
-split only, frozen in evaluation mode (batch statistics of generated images would change what it says), and its own
-accuracy on measured test images, the ceiling of every coherence, belongs beside each number that it gives.
+The papers measure coherence with classifiers trained beforehand. Ours is trained only on measured images of the
+training split and frozen in evaluation mode, because batch statistics of generated images would change its answers.
+Report its own accuracy on measured test images beside every coherence: it is the ceiling.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Images = npt.NDArray[Any] | Tensor
 BATCH = 100
 STEPS = 1200
 SEED = 0x4F5241
-"""Mixed into every oracle's seed, so that it never draws what a trainer with the same seed draws."""
+"""Mixed into every oracle's seed, so that it never draws the same numbers as a trainer with the same seed."""
 
 
 def as_images(images: Images) -> Tensor:

@@ -1,7 +1,7 @@
-"""Decisions in every missing pattern, under three policies for what stands in for an absent sensor.
+"""Decisions in every missing pattern, under three policies for the place of an absent sensor.
 
 ``impute``: the presence mask tells the model what is absent. ``hold`` and ``zero`` are what a system without a mask
-does: it goes on with the sensor's last window, or with a blank one, as if that were live.
+does: it goes on with the sensor's last window, or with a blank one, as if that were live data.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def batches(count: int, session: Session) -> Iterator[slice]:
 
 
 def check_source(session: Session, source: MomentSource) -> None:
-    """Raise an InputError that names both where a source has other classes than the bundle decides between."""
+    """Raise an InputError if a source has other classes than the bundle; the message names both."""
     if tuple(source.classes) != session.manifest.classes:
         raise InputError(
             f"bundle {session.manifest.name!r} decides between {list(session.manifest.classes)}, the {source.name} "
@@ -62,7 +62,7 @@ def encode_all(session: Session, windows: Mapping[str, npt.NDArray[Any]]) -> Evi
 
 
 def zero_evidence(session: Session, count: int) -> Evidence:
-    """What the encoders make of an all-zero raw window, repeated ``count`` times."""
+    """Evidence of an all-zero raw window, repeated ``count`` times."""
     return {
         spec.name: np.repeat(
             session.encode(spec.name, np.zeros((1, *spec.window_shape), spec.dtype)), count, axis=0

@@ -38,13 +38,13 @@ VIEWS = 2
 MOMENTS = 500
 TRAIN_MOMENTS = 1600
 PATTERN_MOMENTS = 200
-"""One window each of the first so many moments is imputed from every subset of the other sensors."""
+"""Number of moments, from the first on, of which one window is imputed from every subset of the other sensors."""
 PRIOR_DRAWS = 500
 JUDGE_MINUTES = 4.0
-"""A limit for slow or busy machines: four judges take ten to twenty seconds on one core of a usual one."""
+"""A limit for slow or busy machines: usually, four judges take ten to twenty seconds on one core."""
 
 PriorDraws = Callable[[int], Mapping[str, npt.NDArray[np.float32]]]
-"""Gives so many latents per modality from a system's prior; a bundle has none, the system it comes from has."""
+"""Draws a number of latents per modality from a system's prior; a bundle alone has no prior to draw from."""
 
 
 def evaluate_bundle(
@@ -69,12 +69,12 @@ def evaluate_bundle(
         split: what is measured; judges, probes and baselines always learn from the training split.
         seed: of window ends, of the order in which ``hold`` plays moments, and of the judges.
         views: windows of every moment.
-        limit: measure only the first so many moments (any prefix is class balanced); None for all.
+        limit: number of moments measured, from the first on (any prefix is class balanced); None for all.
         train_moments: how many training moments, one window each, judges, probes and baselines learn from.
         pattern_moments: how many moments are imputed from every subset of the sensors.
         judge_steps: gradient steps of a judge.
-        judge_minutes: time to train all judges, in equal shares; one that does not finish is used as it is, and its
-            steps are said.
+        judge_minutes: time to train all judges, in equal shares; one that does not finish is used as it is, and the
+            report holds its number of steps.
         draw_prior: for joint coherence, which a bundle alone cannot give.
 
     Returns:

@@ -1,7 +1,7 @@
 """Plain supervised classifiers: the reference that every single modality has to match.
 
 The reference is a modality's own trunk with one linear layer, trained with cross entropy on raw windows: no latent, no
-fusion, no missing sensors. What a multimodal system gives with one sensor left has to be at least as good.
+fusion, no missing sensors. A multimodal system with only that sensor left has to be at least as good.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ class Associator(nn.Module):
 
     Input and output sizes may differ, since every modality has its own latent size. Two hidden layers; or, with
     ``prototypes`` K, one, and a softmax over K in the place of the second: the output is then a mean of K learned
-    Gaussians' parameters with weights that depend on the input. Where the partner was drawn at random within a class,
-    the target is one point per class plus much noise. An associator that chooses sees each prototype's noise averaged
-    over all that chose it, and says one class rather than a mixture, which decodes to nothing.
+    Gaussians' parameters with weights that depend on the input. If partners were drawn at random within a class, the
+    target is one point per class plus much noise. With prototypes, that noise is averaged over all inputs that choose
+    the same one, and the output is one class rather than a mixture, which would decode to nothing recognisable.
     """
 
     def __init__(self, source_size: int, target_size: int, hidden_size: int, prototypes: int = 0) -> None:
@@ -23,7 +23,8 @@ class Associator(nn.Module):
         width = prototypes or hidden_size
         second, last = nn.Linear(hidden_size, width), nn.Linear(width, 2 * target_size)
         if prototypes:
-            # Far enough apart that choosing pays from the start: equal weights on like prototypes teach neither.
+            # Prototypes start far apart, so that choosing matters at once: with equal weights on similar prototypes,
+            # none of them would learn.
             with torch.no_grad():
                 second.weight.mul_(4.0)
             nn.init.normal_(last.weight, std=0.3)

@@ -10,8 +10,8 @@ from trainers.fusion.gaussians import Gaussian, product_of_experts
 def averaged_product_of_experts(experts: Gaussian, weight: Tensor) -> Gaussian:
     """Weighted geometric mean of Gaussian experts, q(c) ∝ Π_i N(c; μ_i, σ²_i)^{w_i / Σ w}.
 
-    Where all experts agree it is what each of them says: unlike a product of experts it is no sharper than they are,
-    so that posteriors from one and from many modalities can be the same distribution (MMALI, section 3.1).
+    If all experts agree, the result equals each of them: unlike a product of experts, it is no sharper than they are.
+    So posteriors from one and from many modalities can be the same distribution (MMALI, section 3.1).
 
     Args:
         experts: mean and log variance, (B, M, L).

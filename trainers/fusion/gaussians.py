@@ -35,14 +35,16 @@ class Gaussian(NamedTuple):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One reparameterised sample: mean + standard deviation * noise, noise ~ N(0, I)."""
-        noise = torch.randn(
-            self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
-        )
-        return self.mean + torch.exp(0.5 * self.log_variance) * noise
+        return self.mean + torch.exp(0.5 * self.log_variance) * standard_normal_like(self.mean, generator)
 
-    def rows(self, index: Tensor | slice | int) -> Gaussian:
-        """The Gaussians at ``index`` of the first axis."""
-        return Gaussian(self.mean[index], self.log_variance[index])
+    def repeat_rows(self, count: int) -> Gaussian:
+        """Every row of the first axis ``count`` times in succession."""
+        return Gaussian(*(t.repeat_interleave(count, dim=0) for t in self))
+
+
+def standard_normal_like(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Samples of N(0, I) with the shape, device and dtype of a tensor."""
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
 def product_of_experts(mean: Tensor, log_variance: Tensor, weight: Tensor, *, prior: bool = True) -> Gaussian:

@@ -1,4 +1,4 @@
-"""Relaxed categorical samples, so that a label that nobody gave can be sampled and learned through."""
+"""Relaxed categorical samples, so that an unknown label can be sampled with gradients through the sample."""
 
 from __future__ import annotations
 

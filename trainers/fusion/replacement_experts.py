@@ -1,4 +1,4 @@
-"""SVAE's fusion: each absent modality's expert is replaced by what the present ones say in its stead.
+"""SVAE's fusion: each absent modality's expert is replaced by experts of the present modalities.
 
 Every modality i carries M experts over the shared latent: its own q_i(z|x_i), and replacements q*_j(z|x_i)
 for every other slot j (SVAE eqs. 3-5; n modalities: D.32-D.37). Slot j of the product is filled by its own

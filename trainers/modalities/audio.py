@@ -70,13 +70,13 @@ class AudioNetwork(ModalityNetwork):
             nn.ConvTranspose1d(64, BANDS, 4, stride=2, padding=1),
         )
 
-    def _aligned(self, window: Tensor) -> Tensor:
+    def centred_spectrum(self, window: Tensor) -> Tensor:
         """Raw PCM (B, samples) -> rolled mel spectrum in dB (B, 40, frames)."""
         return centre_energy(self.mel(window / FULL_SCALE), self.circle)
 
     def features(self, window: Tensor) -> Tensor:
         """(B, samples) PCM -> (B, 40, frames): rolled mel spectrum, mean 0 and spread 1 in each window."""
-        return self._standardised(self._aligned(window))
+        return self._standardised(self.centred_spectrum(window))
 
     @staticmethod
     def _standardised(decibel: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class AudioNetwork(ModalityNetwork):
 
     def target(self, window: Tensor) -> Tensor:
         """(B, samples) PCM -> (B, 40, frames): rolled mel spectrum, ``(dB + 10) / 20``."""
-        return (self._aligned(window) - LEVEL_DB) / SPREAD_DB
+        return (self.centred_spectrum(window) - LEVEL_DB) / SPREAD_DB
 
     def deviation(self, latent: Tensor) -> Tensor:
         """(B, latent_size) -> (B, 40, frames) in model units."""

@@ -1,4 +1,4 @@
-"""Critics: what a discriminator makes of an observation in model units, for any kind of modality."""
+"""Critics: the part of a discriminator that reads an observation in model units, for any kind of modality."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ from trainers.modalities.network import ModalityNetwork, WindowSpec
 from trainers.modalities.rgb import square_side
 
 FARTHEST_MM = 4000.0
-"""Readings are clipped here: beyond it structured-light sensors do not measure."""
+"""Readings are clipped at this distance, beyond which structured-light sensors do not measure."""
 NEAREST_MM = 200.0
 PIXEL_MM = 4.0
 """Nominal width of a pixel, for turning slopes into normals: crops are not calibrated."""
 FILLED_WEIGHT = 0.2
-"""What a filled pixel counts for in the likelihood: enough to anchor the decoder there."""
+"""Weight of a filled pixel in the likelihood: enough to anchor the decoder there."""
 
 
 def fill_holes(depth: Tensor, valid: Tensor, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What rgb and depth share: a convolutional trunk, a decoder, and random geometry."""
+"""Parts of the networks for rgb and depth: a convolutional trunk, a decoder, and random geometry."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def random_geometry(
 def apply_geometry(image: Tensor, geometry: Tensor, mode: str) -> Tensor:
     """Move (B, C, S, S) images by (B, 2, 3) affine maps.
 
-    What comes from outside repeats the edge: filled with black, decoders would learn a dark frame around everything.
+    Places outside the image repeat its edge; if they were black, decoders would learn a dark frame around everything.
     """
     grid = F.affine_grid(geometry, list(image.shape), align_corners=False)
     return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=False)

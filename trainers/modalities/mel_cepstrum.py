@@ -58,10 +58,6 @@ class MelSpectrum(nn.Module):
         """Mel spectrum in dB (B, 40, frames) -> MFCC (B, 40, frames), an orthonormal change of basis."""
         return torch.matmul(self.cosines, decibel)
 
-    def spectrum(self, cepstrum: Tensor) -> Tensor:
-        """The inverse of :meth:`cepstrum`."""
-        return torch.matmul(self.cosines.T, cepstrum)
-
 
 def centre_energy(decibel: Tensor, cosine: Tensor) -> Tensor:
     """Roll a mel spectrum in time, as on a circle, until its energy is centred.

@@ -1,4 +1,4 @@
-"""What every modality brings to a system: preprocessing, an encoder trunk, a decoder and their units.
+"""The interface of a modality's network: preprocessing, an encoder trunk, a decoder and their units.
 
 A system (SVAE, associators) is written against :class:`ModalityNetwork` alone; it adds its own heads on the
 trunk and its own losses over latents. Everything between a raw window and an observation lives here, in one
@@ -17,7 +17,7 @@ from trainers.modalities.likelihood import weighted_gaussian_nll
 
 
 class WindowSpec(Protocol):
-    """What a network must know of its sensor; ``engines.bundle.ModalitySpec`` is one, as is any like it."""
+    """The facts that a network needs about its sensor; ``engines.bundle.ModalitySpec`` is one."""
 
     @property
     def name(self) -> str:
@@ -94,7 +94,7 @@ class ModalityNetwork(nn.Module, ABC):
 
     @abstractmethod
     def target(self, window: Tensor) -> Tensor:
-        """What :meth:`decode` should give for raw windows: (B, *target_shape) in model units."""
+        """The target of :meth:`decode` for raw windows: (B, *target_shape) in model units."""
 
     def trunk_of_target(self, target: Tensor) -> Tensor:
         """Encode what :meth:`decode` gives as if it had been measured: (B, *target_shape) -> (B, hidden_size).
@@ -121,11 +121,11 @@ class ModalityNetwork(nn.Module, ABC):
 
     @abstractmethod
     def deviation(self, latent: Tensor) -> Tensor:
-        """What a latent says beyond the mean target: (B, latent_size) -> (B, *target_shape) in model units."""
+        """Estimated difference from the mean target: (B, latent_size) -> (B, *target_shape) in model units."""
 
     @torch.no_grad()
     def start_from(self, windows: Tensor) -> None:
-        """Take the mean target of some training windows (N, *window_shape) as what decoding starts from.
+        """Start decoding from the mean target of some training windows (N, *window_shape).
 
         Decoders then learn only how moments differ, instead of spending a short training on finding the mean.
         """

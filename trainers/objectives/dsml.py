@@ -4,9 +4,9 @@ A discriminator with a K-way softmax tells K kinds of tuples apart (eqs. 1, 3, 5
 
     min max Σ_k E_{p_k} [log D[k]]
 
-Minimised as printed, that asks a tuple's makers to lower log D of its own kind, which has no slope where the
-discriminator is sure. Here they raise the others instead, the mean of log D[i] over i ≠ k; for K = 2 this is the usual
-non-saturating game, and at the equilibrium of Proposition 1 nothing changes. Eq. 6 names L_xc, L_yc and L_xy twice;
+Minimised as printed, the generating networks would lower log D of a tuple's own kind, which has no gradient where the
+discriminator is sure. Here they raise the mean of log D[i] over the other kinds i ≠ k instead. For K = 2 this is the
+usual non-saturating game, and the equilibrium of Proposition 1 is the same. Eq. 6 names L_xc, L_yc and L_xy twice;
 each counts once here.
 
 Tuples are stacked by kind: axis 0 of logits has K entries, as has the last axis, the classes.
@@ -23,36 +23,36 @@ from torch import Tensor
 from trainers.objectives.classification import masked_mean
 
 
-def telling_loss(logits: Tensor, weight: Tensor) -> Tensor:
-    """What a discriminator minimises: Σ_k mean of −log D[k] over tuples of kind k (eqs. 1, 3, 5).
+def discriminator_loss(logits: Tensor, weight: Tensor) -> Tensor:
+    """Loss of a discriminator: Σ_k mean of −log D[k] over tuples of kind k (eqs. 1, 3, 5).
 
     Args:
         logits: (K, B, K).
-        weight: (K, B) of 0/1, tuples that there are; a kind without any adds nothing.
+        weight: (K, B) of 0/1, tuples that exist; a kind without any adds nothing.
 
     Returns:
-        A scalar, in nats; K log K for one that cannot tell.
+        A scalar, in nats; K log K for a discriminator that cannot tell the kinds apart.
     """
     own = torch.diagonal(F.log_softmax(logits, dim=-1), dim1=0, dim2=2).T
     return torch.stack([masked_mean(-o, w) for o, w in zip(own, weight, strict=True)]).sum()
 
 
-def passing_loss(logits: Tensor, weight: Tensor, made: Sequence[int]) -> Tensor:
-    """What the makers of tuples minimise: Σ_{k made} mean of 1/(K − 1) Σ_{i≠k} −log D[i].
+def generator_loss(logits: Tensor, weight: Tensor, generated_kinds: Sequence[int]) -> Tensor:
+    """Loss of the networks that generate tuples: Σ_{k generated} mean of 1/(K − 1) Σ_{i≠k} −log D[i].
 
     Args:
         logits: (K, B, K).
         weight: (K, B) of 0/1.
-        made: kinds in which something was generated or inferred; measured ones have no maker.
+        generated_kinds: kinds in which something was generated or inferred; no network generates measured ones.
 
     Returns:
-        A scalar, in nats; len(made) log K at the equilibrium.
+        A scalar, in nats; len(generated_kinds) log K at the equilibrium.
     """
     log_probability = F.log_softmax(logits, dim=-1)
     others = logits.shape[0] - 1
     terms = [
         masked_mean((log_probability[k, :, k] - log_probability[k].sum(dim=-1)) / others, weight[k])
-        for k in made
+        for k in generated_kinds
     ]
     return torch.stack(terms).sum()
 
@@ -72,7 +72,7 @@ def code_distance(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
 
 
 def pseudo_label_loss(logits: Tensor, decided: Tensor, confidence: float, weight: Tensor) -> Tensor:
-    """Cross entropy against what another view of the same row was decided to be; an extension, not DSML's.
+    """Cross entropy against the decision on another view of the same row; an extension, not DSML's.
 
     Args:
         logits: (B, C) of this view.

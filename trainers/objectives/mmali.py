@@ -31,31 +31,18 @@ IMPOSSIBLE = -1e4
 """Logit of a class that cannot be: its probability is 0 in float32, and so is every gradient through it."""
 
 
-def log_density_ratios(
+def factorized_logits(
     content_ratio: Tensor, model_ratio: Tensor, dependence: Tensor, presence: Tensor
 ) -> Tensor:
-    """Log r_i = t_i + J + Σ_{j∈T} (u_j − t_j), eq. 10.
+    """Logits (..., B, M + 1) of the optimal discriminator: [t_1 .. t_M, −(J + Σ_{j∈T} (u_j − t_j))].
+
+    They are [log r_1 .. log r_M, 0] of eq. 10, all shifted by the same amount, which softmax does not see.
 
     Args:
         content_ratio: (..., B, M) t_j.
         model_ratio: (..., B, M) u_j.
         dependence: (..., B) J of the modalities that are present; 0 for a single one.
         presence: (B, M) of 0/1, T.
-
-    Returns:
-        (..., B, M); entries of absent modalities mean nothing.
-    """
-    shared = dependence + (presence * (model_ratio - content_ratio)).sum(dim=-1)
-    return content_ratio + shared.unsqueeze(-1)
-
-
-def factorized_logits(
-    content_ratio: Tensor, model_ratio: Tensor, dependence: Tensor, presence: Tensor
-) -> Tensor:
-    """Logits (..., B, M + 1) of the optimal discriminator: [t_1 .. t_M, −(J + Σ_{j∈T} (u_j − t_j))].
-
-    They are [log r_1 .. log r_M, 0] shifted by the same amount; softmax does not see the shift. Arguments as in
-    :func:`log_density_ratios`.
     """
     shared = dependence + (presence * (model_ratio - content_ratio)).sum(dim=-1)
     return torch.cat((content_ratio, -shared.unsqueeze(-1)), dim=-1)

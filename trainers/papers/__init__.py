@@ -1,1 +1,1 @@
-"""The seed papers' tables as protocols: what is trained, what is measured, and what the paper reports."""
+"""The seed papers' tables as protocols: training, measurement, and the numbers that the paper reports."""

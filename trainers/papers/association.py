@@ -1,4 +1,4 @@
-"""What the associator paper's protocols share: autoencoders, pairs of a share of the recordings, routes and judges."""
+"""Parts of the associator paper's protocols: autoencoders, pairs from a share of the recordings, routes and judges."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from trainers.papers.paired_set import PairedSet
 from trainers.papers.protocol import Report
 from trainers.papers.training import train_arm
 from trainers.systems.adding_modalities import add_modality
-from trainers.systems.associators import Associators, AssociatorsConfig
+from trainers.systems.associators import Associators
+from trainers.systems.associators_config import AssociatorsConfig
 
 Rows = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int64]
 CLASSES = 10
 LATENT_SIZE = 64
-"""Of every modality, as in the paper."""
+"""Latent size of every modality, as in the paper."""
 VALIDATION_ROWS = 500
 SETTINGS = AssociatorsConfig(
     latent_size=LATENT_SIZE,
@@ -43,19 +44,19 @@ SETTINGS = AssociatorsConfig(
     round_trip=0.2,
     associate_from="mean",
 )
-"""Of every network before additions; what the paper does not give was chosen on validation."""
+"""Settings of every network before additions; those that the paper does not give were chosen on validation data."""
 
 
 @dataclass(frozen=True)
 class Domain:
-    """One modality of a protocol: its recordings and what learns them.
+    """One modality of a protocol: its recordings and the network that learns them.
 
     Attributes:
         name: of the modality.
         recordings: with its train, validation and test rows.
         network: makes its network with fresh weights.
         steps: of its autoencoder.
-        judged_as: ``image`` or ``audio``: the kind of classifier that says what its samples show.
+        judged_as: ``image`` or ``audio``: the kind of classifier that names what its samples show.
     """
 
     name: str
@@ -69,8 +70,8 @@ class Domain:
         """(N, *window_shape) raw values."""
         return self.recordings.images
 
-    def cut(self, train: int, held_out: int) -> Domain:
-        """The same with at most so many rows of each split, drawn at random; for the smallest budget."""
+    def subsample(self, train: int, held_out: int) -> Domain:
+        """The same domain with a random sample of at most this many rows of each split; for the smallest budget."""
         rng = np.random.default_rng(0)
         r = self.recordings
         counts = ((r.train, train), (r.validation, held_out), (r.test, held_out))
@@ -136,7 +137,7 @@ def match_by_class(labels: Sequence[Labels], rows: Sequence[Rows], rng: np.rando
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which moments associators learn from.
+    """The moments from which associators learn.
 
     With every partner there is, each row of the largest set has one partner in every other set, drawn evenly from the
     rows of its class.
@@ -168,7 +169,7 @@ class Pairing:
 
 
 def share_of(labels: Labels, rows: Rows, share: float, rng: np.random.Generator) -> Rows:
-    """A share of some rows, drawn at random, the same of every class and at least one of each."""
+    """A random share of some rows, the same share of every class and at least one row of each."""
     found = []
     for c in np.unique(labels[rows]):
         mine = rng.permutation(rows[labels[rows] == c])
@@ -177,7 +178,7 @@ def share_of(labels: Labels, rows: Rows, share: float, rng: np.random.Generator)
 
 
 def model_config(system: AssociatorsConfig, names: Sequence[str], steps: int, seed: int) -> ModelConfig:
-    """How an autoencoder, or the associators of one addition, are trained."""
+    """Training settings of an autoencoder, or of the associators of one addition."""
     return ModelConfig.model_validate(
         {
             "version": 1,
@@ -227,7 +228,7 @@ def autoencoder(domain: Domain, seed: int, folder: Path, shared: Path, report: R
 
 
 def _leave(mine: Path, theirs: Path) -> None:
-    """Copy a finished training to where other arms look for it, whole or not at all."""
+    """Copy a finished training, as a whole, to the place where other arms look for it."""
     if theirs.exists():
         return
     partial = theirs.with_name(f"{theirs.name}.{os.getpid()}")
@@ -252,7 +253,7 @@ def join(
     report: Report,
     objective: Literal["reconstruction", "latent"] = "latent",
 ) -> Associators:
-    """Add a trained autoencoder to a network and train the associators between, on pairs alone.
+    """Add a trained autoencoder to a network, and train the associators between the two on pairs alone.
 
     Args:
         system: the network so far.
@@ -287,11 +288,11 @@ def join(
 
 
 Judgement = Callable[[Tensor], Labels]
-"""Observations of one modality -> what a judge of it says they show."""
+"""Observations of one modality -> the classes that its judge names."""
 
 
 def judgement(domain: Domain, shared: Path, steps: int) -> Judgement:
-    """A classifier of measured observations of the training split; shares nothing with what it judges.
+    """A classifier trained on measured observations of the training split; shares nothing with the judged network.
 
     Args:
         domain: to be judged.
@@ -327,7 +328,7 @@ def generate(
     windows: npt.NDArray[np.generic],
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """What a network gives for the last modality of a path from windows of the first; with one name, reconstructions.
+    """Generate the last modality of a path from windows of the first; a path of one modality gives reconstructions.
 
     Args:
         system: trained.

@@ -74,7 +74,7 @@ def draw_shares(cells: Sequence[Cell], names: Sequence[str], shares: Mapping[str
 
 
 def draw_routes(examples: Path, path: Path) -> Path:
-    """Draw what every route made of one recording of each class, below that recording."""
+    """Draw one recording of each class, and below it what every route generated from it."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""The associator paper's protocol: a classifier of real data says what cross-generated samples show."""
+"""The associator paper's protocol: a classifier of real data names what cross-generated samples show."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PAIRINGS = {
     **{f"{percent} %": Pairing(percent / 100) for percent in (100, 50, 20, 10, 5, 1)},
     "5 % of rows": Pairing(0.05, "rows"),
 }
-"""Arm -> which pairs there are; shares of pairs as in figure 6 of the paper."""
+"""Arm -> its pairs; shares of pairs as in figure 6 of the paper."""
 
 EQUATION_7 = "100 %, eq. 7"
 """Arm with all pairs whose associators learn by the paper's own objective."""
@@ -40,7 +40,7 @@ EQUATION_7 = "100 %, eq. 7"
 
 @dataclass(frozen=True)
 class Effort:
-    """What a budget pays for.
+    """Training effort at a budget.
 
     Attributes:
         autoencoder: factor on the steps of every autoencoder.
@@ -84,7 +84,7 @@ class AssociationProtocol(Protocol):
         return ("100 %", "5 %") if budget == "smoke" else tuple(PAIRINGS)
 
     def run(self, arm: str, seed: int, budget: Budget, data: Path, folder: Path, report: Report) -> Metrics:
-        """Train the network of one share, and judge what it generates along every route."""
+        """Train the network of one share, and judge its samples along every route."""
         return self.measure(arm, seed, EFFORTS[budget], data, folder, report, "test")
 
     def measure(
@@ -94,7 +94,7 @@ class AssociationProtocol(Protocol):
         shared = folder.parents[2] / "shared"
         domains = self.domains(data, effort.autoencoder)
         if effort.rows is not None:
-            domains = {name: d.cut(*effort.rows) for name, d in domains.items()}
+            domains = {name: d.subsample(*effort.rows) for name, d in domains.items()}
         system = self._network(domains, arm, seed, effort.associators, folder, shared, report)
         report("judge", 0, 1)
         judges = {name: judgement(d, shared, effort.judge) for name, d in domains.items()}
@@ -168,7 +168,7 @@ def route_metrics(
     split: str,
     seed: int,
 ) -> Metrics:
-    """Accuracy in percent of what a route generates, of its means and of draws, and how diverse both are.
+    """Accuracy in percent of a route's generated means and draws, and the diversity of both.
 
     Args:
         system: trained.

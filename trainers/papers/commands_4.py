@@ -27,9 +27,9 @@ SMOKE_ARMS = ("svae", "associators")
 SMOKE_STEPS = 4
 SMOKE_MOMENTS = 40
 STEPS_FACTOR: dict[Budget, float] = {"small": 0.6, "full": 8.0}
-"""Steps at a budget, over those that the shipped configuration gives; no clock, so that a run repeats exactly."""
+"""Factor on the shipped configuration's steps, by budget; time has no influence, so that a run repeats exactly."""
 ADVERSARIAL_SHARE = 1 / 3
-"""Of these steps, for phases with adversaries: each costs about four of the others, and time should be comparable."""
+"""Share of these steps in phases with adversaries, where a step takes about four times as long."""
 
 
 class Commands4(Protocol):

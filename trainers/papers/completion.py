@@ -1,4 +1,4 @@
-"""What completions of striped digits are worth: the image put together from decoded stripes, read by an oracle."""
+"""The quality of completed striped digits: an oracle reads the image that is joined from decoded stripes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from trainers.systems.shared_latent import SharedLatent
 Pattern = tuple[int, ...]
 Latents = dict[str, Tensor]
 SYNERGY = "all"
-"""What the metric of the full set of stripes is called."""
+"""Name of the metric of the full set of stripes."""
 
 
 def pattern_label(stripes: Stripes, pattern: Pattern) -> str:
-    """``all``, or the stripes that are there: ``top``, ``top+middle``."""
+    """``all``, or the present stripes: ``top``, ``top+middle``."""
     return SYNERGY if all(pattern) else pattern_key(stripes.names, pattern)
 
 
@@ -49,7 +49,7 @@ def measure_completion(
     generator: torch.Generator,
     draws: int,
 ) -> Metrics:
-    """Accuracies in percent, of completions from every set of stripes, and what they should be compared with.
+    """Accuracies in percent of completions from every set of stripes, and the accuracies to compare them with.
 
     * a set's name: all stripes decoded from a draw of q(z | stripes of the set), as in the paper's code;
     * the same with ``mean``: from the mean of q, which is what a bundle deploys;
@@ -63,14 +63,14 @@ def measure_completion(
         system: trained.
         images: (N, 28, 28) uint8.
         labels: (N,) true classes.
-        stripes: how they are cut.
+        stripes: how they are split into stripes.
         oracles: ``whole``, and one for every stripe.
         generator: of all draws.
         draws: from the prior.
     """
     system.eval()
-    cut = stripes.cut(images)
-    evidence = encode_system(system, {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in cut.items()})
+    parts = stripes.split(images)
+    evidence = encode_system(system, {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in parts.items()})
     read = _whole_reader(stripes, oracles["whole"])
 
     def accuracy(latents: Latents) -> float:
@@ -87,7 +87,7 @@ def measure_completion(
     }
     everything = _joint_reader(stripes, oracles)
     prior = system.sample_prior(draws, generator)
-    measured = {n: o.predict(cut[n]) for n, o in oracles.items() if n != "whole"}
+    measured = {n: o.predict(parts[n]) for n, o in oracles.items() if n != "whole"}
     measured["whole"] = oracles["whole"].predict(images)
     return {
         **drawn,
@@ -121,7 +121,7 @@ def completed_examples(
 ) -> dict[str, npt.NDArray[Any]]:
     """The first digit of each class and its completions (C, 28, 28) uint8: ``measured``, then by set of stripes."""
     first = images[[int(np.argmax(labels == c)) for c in np.unique(labels)]]
-    windows = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in stripes.cut(first).items()}
+    windows = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in stripes.split(first).items()}
     evidence = encode_system(system, windows)
     found = {"measured": first}
     for pattern in presence_patterns(len(stripes.names)):

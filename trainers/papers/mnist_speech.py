@@ -11,7 +11,7 @@ from trainers.papers.spoken_digits import SpeechSpec, SpeechSpectrumNetwork, spe
 
 
 class MnistSpeech(AssociationProtocol):
-    """MNIST to speech and back, and from speech to MNIST by way of Fashion-MNIST."""
+    """MNIST to speech and back, and from speech to MNIST through Fashion-MNIST."""
 
     name = "mnist-speech"
     title = "recognition of cross-generated digits and speech, by the share of pairs, direct and cascaded"

@@ -1,4 +1,4 @@
-"""MNIST-Split of the SVAE paper: digits cut into two or three stripes, and put together again from some of them."""
+"""MNIST-Split of the SVAE paper: digits are split into two or three stripes and completed from some of them."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     "mvae": {"name": "mvae"},
     "jmvae": {"name": "jmvae"},
 }
-"""What is compared -> settings of the system beyond those that all have."""
+"""Arm -> settings of its system beyond those that all arms share."""
 LIKELIHOODS: Mapping[str, Literal["bernoulli", "laplace"]] = {"mmvae-public": "laplace"}
-"""Those that do not have the Bernoulli likelihood."""
+"""Arms without the Bernoulli likelihood."""
 
 LEVELS = (1.0, 0.5, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 """Shares of digits whose stripes are kept together: the paper's supervision levels."""
 LEVELLED = ("svae", "vaevae", "vaevae-star")
-"""What the paper follows down these levels."""
+"""Arms that the paper also trains at lower supervision levels."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How every arm is trained at a budget.
+    """Training settings of every arm at a budget.
 
     Attributes:
         steps: of the optimiser.
@@ -113,14 +113,14 @@ FIGURE_ONLY = "The paper shows these results as a figure only, for SVAE and VAEV
 
 
 class MnistSplit(Protocol):
-    """Seven systems at full supervision, and those that learn from unpaired stripes at less.
+    """Seven systems at full supervision, and at lower levels those that can learn from unpaired stripes.
 
     Attributes:
         stripes: how digits are cut.
     """
 
     def __init__(self, count: int) -> None:
-        """Digits in so many stripes, 2 or 3."""
+        """Digits in 2 or 3 stripes."""
         self.stripes = Stripes.of(count)
         self.name = f"mnist-split-{count}"
         self.title = f"digits completed from some of their {count} stripes, accuracy (%) of an oracle"
@@ -228,10 +228,10 @@ class MnistSplit(Protocol):
     def _oracles(
         self, digits: Recordings, setting: Setting, folder: Path, report: Report
     ) -> dict[str, Oracle]:
-        """One that reads whole digits, under ``whole``, and one for every stripe."""
+        """The oracle of whole digits, under ``whole``, and one for every stripe."""
         images, labels = digits.images[digits.train], digits.labels[digits.train]
         found = {}
-        for name, shown in {"whole": images, **self.stripes.cut(images)}.items():
+        for name, shown in {"whole": images, **self.stripes.split(images)}.items():
 
             def progress(step: int, loss: float, what: str = f"oracle of {name}") -> None:
                 report(what, step, setting.oracle_steps)

@@ -90,7 +90,7 @@ class DigitNetwork(GreyImageNetwork):
 
 @dataclass(frozen=True)
 class Setting:
-    """How an arm is trained at a budget.
+    """Training settings of an arm at a budget.
 
     Attributes:
         steps: of the discriminators and of the rest, each.
@@ -163,7 +163,7 @@ class MnistTranspose(Protocol):
         return tuple(PAIRS)
 
     def run(self, arm: str, seed: int, budget: Budget, data: Path, folder: Path, report: Report) -> Metrics:
-        """Train with so many pairs, then impute all test digits both ways."""
+        """Train with the arm's number of pairs, then impute all test digits both ways."""
         digits, setting = mnist(data), SETTINGS[budget]
         system = train_system(PAIRS[arm], seed, setting, digits, folder, report)
         oracle = load_or_train_oracle(
@@ -223,7 +223,7 @@ def make_config(seed: int, setting: Setting, system: Mapping[str, Any] = SYSTEM)
 def make_pairs(
     digits: Recordings, rows: Rows, pairs: int | None, seed: int
 ) -> tuple[PairedSet, tuple[Rows, ...]]:
-    """Training rows of which some are labelled pairs and the others one modality without a label.
+    """Training rows: some are labelled pairs, the others a single modality without a label.
 
     Args:
         digits: all of MNIST.
@@ -254,7 +254,7 @@ def make_pairs(
 
 
 def make_sampler(pairs: PairedSet, rows: tuple[Rows, ...], setting: Setting, seed: int) -> ArraySampler:
-    """Batches with a fixed number of rows of every kind; all from the pairs where there is nothing else."""
+    """Batches with a fixed number of rows of every kind; if there are only pairs, all rows are pairs."""
     counts = setting.batch if len(rows) > 1 else (sum(setting.batch),)
     groups: list[Group] = list(zip(rows, counts, strict=True))
     return ArraySampler(pairs, groups, seed)
@@ -285,7 +285,7 @@ def train_system(
     folder: Path,
     report: Report | None = None,
 ) -> Dsml:
-    """Train one arm; with a checkpoint in ``folder`` from there on."""
+    """Train one arm; continues from a checkpoint in ``folder``."""
     config = make_config(seed, setting)
     given, rows = make_pairs(digits, digits.train[: setting.images], pairs, seed)
     system = make_system(config, setting)

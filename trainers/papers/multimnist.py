@@ -1,4 +1,4 @@
-"""MMALI's table 1: what the upright digits' encoder learns against factorized and against joint discriminators."""
+"""MMALI's table 1: the latents of upright digits, trained against factorized and against joint discriminators."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTENT_SIZE = STYLE_SIZE = 10
 CLASSES = 10
 PROBE_BATCH = 2000
 MEAN_IMAGES = 2000
-"""Training images whose mean decoders start from."""
+"""Number of training images from whose mean decoders start."""
 SHOWN = 10
 """Digits in the figure, one of each class."""
 
@@ -34,7 +34,7 @@ Kind = Literal["factorized", "joint"]
 
 @dataclass(frozen=True)
 class Setting:
-    """How an arm is trained at a budget.
+    """Training settings of an arm at a budget.
 
     Attributes:
         steps: of the discriminators and of the rest, each.
@@ -170,7 +170,7 @@ def train_system(
     folder: Path,
     report: Report | None = None,
 ) -> Mmali:
-    """Train one arm; with a checkpoint in ``folder`` from there on."""
+    """Train one arm; continues from a checkpoint in ``folder``."""
     config = make_config(kind, modalities, seed, setting)
     rows = digits.train[: setting.images]
     pairs = RotatedDigits(digits.images[rows], digits.labels[rows], modalities, seed)
@@ -226,7 +226,7 @@ def _means(system: Mmali, name: str, window: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _draw_translations(system: Mmali, digits: Recordings, path: Path) -> None:
-    """The paper's figure 3: upright digits, their reconstruction, and what other modalities make of them."""
+    """The paper's figure 3: upright digits, their reconstruction, and their translations to other modalities."""
     import matplotlib
 
     matplotlib.use("Agg")

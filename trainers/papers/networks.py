@@ -1,4 +1,4 @@
-"""Networks for the small grey images of the papers, as modalities like any other."""
+"""Networks for the small grey images of the papers, which are modalities like any other."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class GreyImageNetwork(ModalityNetwork):
         return super().decode(latent)
 
     def _starting_logits(self) -> Tensor:
-        # Half where no mean target was taken, so that decoding starts from 0 logits as it would without one.
+        # 0.5 if no mean target was set, so that decoding starts from logits of 0.
         mean = torch.where(
             self.target_mean.amax() > 0, self.target_mean, torch.full_like(self.target_mean, 0.5)
         )
@@ -113,7 +113,7 @@ class GreyImageNetwork(ModalityNetwork):
         if self.likelihood == "laplace":
             distance = (decoded - target).abs() / LAPLACE_SCALE + math.log(2 * LAPLACE_SCALE)
             return (weight * distance).flatten(1).sum(1)
-        # Clamped where float32 cannot tell a probability from 1: the logits are inside ``decode``.
+        # Clamped where float32 cannot tell a probability from 1, because ``decode`` hides the logits.
         probability = decoded.clamp(1e-6, 1 - 1e-6)
         nll = F.binary_cross_entropy(probability, target, reduction="none")
         return (weight * nll).flatten(1).sum(1)
@@ -123,7 +123,7 @@ class GreyImageNetwork(ModalityNetwork):
         return decoded.clamp(0.0, 1.0).squeeze(1) * 255.0
 
     def augment(self, window: Tensor, generator: torch.Generator) -> Tensor:
-        """Nothing: the papers train on the images as they are."""
+        """The windows as they are: the papers do not augment."""
         return window
 
 

@@ -1,4 +1,4 @@
-"""Histograms of oriented gradients (Dalal and Triggs 2005): the fixed features that learned ones are held against."""
+"""Histograms of oriented gradients (Dalal and Triggs 2005): fixed features, with which learned ones are compared."""
 
 from __future__ import annotations
 

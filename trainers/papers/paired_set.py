@@ -1,4 +1,4 @@
-"""Rows of several modalities in memory, with or without labels and partners: what a paper's protocol trains on."""
+"""A paper's training set: rows of several modalities in memory, with or without labels and partners."""
 
 from __future__ import annotations
 

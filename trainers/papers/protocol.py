@@ -1,4 +1,4 @@
-"""What a protocol is: the arms of a paper's table, how one is trained and measured, and the paper's own numbers."""
+"""The interface of a protocol: the arms of a paper's table, their training and measurement, the paper's numbers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Literal
 from configs.errors import AfterimageError
 
 Budget = Literal["smoke", "small", "full"]
-BUDGETS: tuple[Budget, ...] = ("smoke", "small", "full")
 
 Metrics = dict[str, float]
-"""What was measured of one arm with one seed: metric -> value; accuracies and coherences in percent."""
+"""Results of one arm with one seed: metric -> value; accuracies and coherences in percent."""
 
 Report = Callable[[str, int, int], None]
-"""Called while an arm trains: what is being done, steps done, steps planned."""
+"""Called while an arm trains: current activity, steps done, steps planned."""
 
 
 class ProtocolError(AfterimageError):

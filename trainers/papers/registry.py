@@ -1,4 +1,4 @@
-"""The protocols there are: one line each."""
+"""All protocols, one line each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of a name.
+    """The protocol with a name.
 
     Raises:
         ProtocolError: there is none; lists the names.

@@ -36,7 +36,7 @@ COLUMNS = {"RGB": (1.0, 0.0), "depth": (0.0, 1.0), "both": (1.0, 1.0)}
 """Column of the table -> presence of rgb and depth."""
 SECOND_ROUND = "ss-hmvae-kl, second round"
 SURE = 0.9
-"""Least probability of a decision that fine-tuning takes for a label in the second round."""
+"""Smallest probability at which fine-tuning uses a decision as a label in the second round."""
 MISSING_ARM = "ss-hmvae-kl, depth missing "
 MISSING_RATIOS: Mapping[Budget, tuple[float, ...]] = {
     "smoke": (0.5,),
@@ -49,7 +49,7 @@ SMOKE_ROWS = 12
 
 @dataclass(frozen=True)
 class Scale:
-    """How long and how wide at one budget."""
+    """Training length and network widths at one budget."""
 
     fine_tuning_steps: int
     steps: int
@@ -97,7 +97,7 @@ SCALES: Mapping[Budget, Scale] = {
 
 
 class RgbdFivePercent(Protocol):
-    """Accuracy from RGB, depth and both with 5 % of the labels, against what the same labels give without the rest."""
+    """Accuracy from RGB, depth and both with 5 % of the labels, compared with training on the labelled rows alone."""
 
     name = "rgbd-5pct"
     title = "hand signs from RGB and depth with 5 % of the labels"
@@ -133,7 +133,7 @@ class RgbdFivePercent(Protocol):
     )
 
     def __init__(self, held_out: Literal["test", "validation"] = "test") -> None:
-        """Make the protocol; ``validation`` holds validation rows out instead of test rows, to choose settings by."""
+        """Make the protocol; ``validation`` holds out validation rows instead of test rows, for choosing settings."""
         self._held_out = held_out
 
     def arms(self, budget: Budget) -> tuple[str, ...]:
@@ -164,7 +164,7 @@ class RgbdFivePercent(Protocol):
             )
         scale = SCALES[budget]
         key = f"{self._held_out}-{seed}-{missing}"
-        # Beside the cells: the arms of a seed share them, and they cost more than most arms.
+        # Stored beside the cells, because all arms of a seed share them, and they take longer than most arms.
         path = folder.parents[2] / "features" / f"{key}.npz"
         found = shared_features(setting, scale.fine_tuning_steps, seed, path, report)
         if arm == "network":
@@ -196,7 +196,7 @@ def _train(
     folder: Path,
     report: Report,
 ) -> tuple[System, PairedSet]:
-    """Train the system of an arm on features and pictures, and give it with all rows."""
+    """Train the system of an arm on features and pictures; returns it with all rows."""
     frames = setting.recordings.arrays
     small = {n: pictures(n, frames[n]) for n in MODALITIES}
     windows = {
@@ -255,7 +255,7 @@ def _config(arm: str, scale: Scale, seed: int) -> ModelConfig:
 
 @torch.no_grad()
 def decide(system: System, every: PairedSet, setting: Setting, sure: float = SURE) -> Decided:
-    """Label the unlabelled training rows that a system is sure of, from whatever modalities they have."""
+    """Label the unlabelled training rows that a system decides with confidence, from the modalities they have."""
     rows = np.setdiff1d(setting.train, setting.labelled)
     given = every.rows(rows).without("depth", np.flatnonzero(np.isin(rows, setting.without_depth)))
     probabilities = []
@@ -264,7 +264,7 @@ def decide(system: System, every: PairedSet, setting: Setting, sure: float = SUR
         probabilities.append(system.infer(evidence, batch.presence).logits.softmax(dim=1))
     best, chosen = torch.cat(probabilities).max(dim=1)
     kept = np.flatnonzero((best >= sure).numpy())
-    # A system that is sure of nothing (a few steps old) leaves the labelled rows to be drawn twice.
+    # If the system is confident of nothing (after a few steps), the labelled rows are drawn twice.
     kept_rows = rows[kept] if len(kept) else setting.labelled
     labels = np.full(len(every), -1, np.int64)
     labels[rows[kept]] = chosen.numpy()[kept]
@@ -273,12 +273,12 @@ def decide(system: System, every: PairedSet, setting: Setting, sure: float = SUR
 
 
 def accuracies(logits: Mapping[str, Tensor], labels: Tensor) -> Metrics:
-    """Column -> percent of rows decided right."""
+    """Column -> percent of rows decided correctly."""
     return {column: 100 * float((x.argmax(dim=1) == labels).float().mean()) for column, x in logits.items()}
 
 
 def network_metrics(found: Mapping[str, FrameFeatures], setting: Setting) -> Metrics:
-    """The fine-tuned classifiers alone and together, and what the mean training picture gets for an imputation."""
+    """The fine-tuned classifiers alone and together, and the error of the mean training picture as an imputation."""
     labels = torch.from_numpy(setting.recordings.labels[setting.held_out])
     alone = [torch.from_numpy(found[n].logits[setting.held_out]).log_softmax(dim=1) for n in MODALITIES]
     metrics = accuracies({"RGB": alone[0], "depth": alone[1], "both": alone[0] + alone[1]}, labels)

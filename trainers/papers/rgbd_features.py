@@ -1,4 +1,4 @@
-"""Features of RGB and depth frames from networks fine-tuned on the labelled few, then frozen: modalities of their own.
+"""Features of RGB and depth frames as modalities: from networks fine-tuned on the few labelled frames, then frozen.
 
 SS-HMVAE's inputs are features of VGG16 networks, one per modality, pre-trained on photographs and fine-tuned on the
 labelled part alone. Pre-trained weights are not to be had here, so the networks are this package's own trunks, trained
@@ -23,7 +23,7 @@ from trainers.papers.networks import ImageSpec
 from trainers.papers.protocol import Report
 
 FEATURES = 128
-"""Numbers that a trunk gives for a frame."""
+"""Size of a trunk's features of one frame."""
 PICTURE = 16
 """Side of the pictures that decoders give, a quarter of a frame's."""
 BATCH = 48
@@ -32,7 +32,7 @@ LEARNING_RATE = 3e-3
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """What a fine-tuned network makes of the frames of one modality.
+    """Outputs of a fine-tuned network for the frames of one modality.
 
     Attributes:
         features: (N, FEATURES) float32.
@@ -54,7 +54,7 @@ def fine_tune(
     seed: int,
     report: Report,
 ) -> FrameFeatures:
-    """Train a trunk and a linear classifier on some labelled frames, and give the features of all frames.
+    """Train a trunk and a linear classifier on some labelled frames; returns the features of all frames.
 
     Args:
         name: rgb or depth.
@@ -107,7 +107,7 @@ def _in_parts(frames: npt.NDArray[Any]) -> Iterator[Tensor]:
 
 
 class FeatureNetwork(ModalityNetwork):
-    """A window of features and the picture they come from, flat; the trunk gives the features as they are.
+    """A window holds features and the picture that they come from, flat; the trunk returns the features.
 
     The decoder is two linear layers. It gives the picture in the model units of the sensor (0..1 for RGB, ln metres for
     depth): nothing in the trunk learns, so p(h | a) of SS-HMVAE is then the paper's p(x | a), and pictures come on top.

@@ -52,7 +52,8 @@ class SpeechSpectrumNetwork(AudioNetwork):
         self.seed = nn.Sequential(nn.Linear(latent_size, hidden_size), nn.ReLU())
         self.decoder = nn.Sequential(nn.Linear(hidden_size, values), nn.Unflatten(1, self.target_shape))
 
-    def _aligned(self, window: Tensor) -> Tensor:
+    def centred_spectrum(self, window: Tensor) -> Tensor:
+        """The window itself, which is such a spectrum already."""
         return window
 
     def trunk(self, window: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ def speech_spectra(data: Path) -> Recordings:
 def _spectra(waves: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     network = AudioNetwork(SpeechSpec(), latent_size=1, hidden_size=1).eval()
     parts = [
-        network._aligned(torch.from_numpy(waves[begin : begin + 250].astype(np.float32)))
+        network.centred_spectrum(torch.from_numpy(waves[begin : begin + 250].astype(np.float32)))
         for begin in range(0, len(waves), 250)
     ]
     found: npt.NDArray[np.float32] = torch.cat(parts).numpy()

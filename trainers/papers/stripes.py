@@ -57,7 +57,7 @@ class Stripes:
             raise ValueError(f"expected 2 or 3 stripes, got {count}")
         return cls(NAMES[count], SIDE // count)
 
-    def cut(self, images: Images) -> dict[str, Images]:
+    def split(self, images: Images) -> dict[str, Images]:
         """(N, 28, 28) -> stripe -> (N, height, 28)."""
         return {n: images[:, i * self.height : (i + 1) * self.height] for i, n in enumerate(self.names)}
 
@@ -80,7 +80,7 @@ class StripedDigits:
 
     def __init__(self, images: Images, stripes: Stripes) -> None:
         """Take digits (N, 28, 28) uint8."""
-        self._stripes, self._arrays, self._count = stripes, stripes.cut(images), len(images)
+        self._stripes, self._arrays, self._count = stripes, stripes.split(images), len(images)
 
     def __len__(self) -> int:
         """Rows of all kinds, (M + 1) N."""

@@ -12,7 +12,8 @@ from copy import deepcopy
 import torch
 
 from trainers.modalities.network import ModalityNetwork
-from trainers.systems.associators import Associators, AssociatorsConfig
+from trainers.systems.associators import Associators
+from trainers.systems.associators_config import AssociatorsConfig
 
 
 def add_modality(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations, pairwise
-from typing import Any, ClassVar, Literal
+from itertools import pairwise
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from trainers.fusion.association_paths import Edge, Path, cheapest_paths
@@ -17,66 +16,9 @@ from trainers.fusion.masks import all_patterns
 from trainers.modalities.network import ModalityNetwork
 from trainers.objectives.association import cross_modal_loss, intra_modal_loss, latent_matching_loss
 from trainers.objectives.classification import labelled_cross_entropy
-from trainers.systems.base import Batches, FusedTensors, LabelledWindows, Phase, System, SystemConfig
-
-
-class AssociatorsConfig(SystemConfig):
-    """Settings of the associator network."""
-
-    PHASES: ClassVar = ("intra", "cross", "classify")
-
-    name: Literal["associators"] = "associators"
-    latent_size: int = Field(default=32, ge=1, description="of modalities that latent_sizes does not name")
-    latent_sizes: dict[str, int] = Field(default_factory=dict, description="modality -> latent size")
-    pairs: Literal["all"] | tuple[tuple[str, str], ...] = Field(
-        default="all", description="pairs joined directly, both ways; they must connect all modalities"
-    )
-    hidden_size: int = Field(default=128, ge=1, description="width of an associator")
-    prototypes: int = Field(
-        default=0,
-        ge=0,
-        description="of an associator, whose output then is a soft choice among so many; 0: a second hidden layer",
-    )
-    associators_per_step: int = Field(default=4, ge=1, description="associators that learn in one step")
-    intra_kl: float = Field(default=1.0, ge=0, description="λ_int of eq. 6")
-    cross_objective: Literal["reconstruction", "latent"] = Field(
-        default="reconstruction",
-        description="what associators learn from: eq. 7, or our KL between the partner's own latent and the associated",
-    )
-    associate_from: Literal["sample", "mean"] = Field(
-        default="sample", description="what associators see of the source's latent in training"
-    )
-    round_trip: float = Field(
-        default=0.0,
-        ge=0,
-        description="our extension: weight of the KL between a latent and what comes back of it from the other one",
-    )
-    cross_kl: float = Field(default=1.0, ge=0, description="λ_crs of eq. 7")
-    kl_warmup: float = Field(
-        default=0.2, ge=0, le=1, description="share of a phase over which the λ rise from 0"
-    )
-    intra_classification: float = Field(
-        default=0.0, ge=0, description="our extension: weight of each modality's own cross entropy in phase 1"
-    )
-    classify: Literal["sample", "mean", "never"] = Field(
-        default="sample",
-        description="what classifiers see in training; never: none are trained, as in the paper",
-    )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    added: tuple[str, ...] = Field(
-        default=(),
-        description="modalities added to an earlier network; they vote on the class only where present",
-    )
-    kept_modalities: tuple[str, ...] = Field(
-        default=(), description="whose autoencoder and classifier an earlier run trained; they learn no more"
-    )
-    kept_pairs: tuple[tuple[str, str], ...] = Field(
-        default=(), description="whose associators an earlier run trained, both ways; they learn no more"
-    )
-
-    def decoder_size(self, modality: str, classes: int) -> int:
-        """The modality's own latent size."""
-        return self.latent_sizes.get(modality, self.latent_size)
+from trainers.systems.associators_config import AssociatorsConfig
+from trainers.systems.base import Batches, FusedTensors, LabelledWindows, Phase, System, warm_up
+from trainers.systems.pattern_classification import pattern_cross_entropy
 
 
 class Associators(System):
@@ -102,7 +44,7 @@ class Associators(System):
     ) -> None:
         super().__init__(networks, classes)
         self.config = config
-        self.pairs = _checked_pairs(config, self.names)
+        self.pairs = config.edges(self.names)
         sizes = {name: network.latent_size for name, network in networks.items()}
         self.heads = nn.ModuleDict(
             {n: nn.Linear(net.hidden_size, 2 * sizes[n]) for n, net in networks.items()}
@@ -121,8 +63,8 @@ class Associators(System):
         self.edge_cost: dict[Edge, float] = dict.fromkeys(self.pairs, 1.0)
         self.kept_paths: dict[Edge, Path] = {}
         self.paths: dict[Edge, Path] = cheapest_paths(self.edge_cost)
-        # Where a modality votes on the class though it is absent: what was added later must not change what
-        # the network said before.
+        # Whether a modality votes on the class while it is absent: one that was added later must not change the
+        # decisions of the network before.
         votes = [float(n not in config.added) for n in self.names]
         self.votes_imputed: Tensor
         self.register_buffer("votes_imputed", torch.tensor(votes), persistent=False)
@@ -188,7 +130,7 @@ class Associators(System):
         return FusedTensors(self.classify(means, presence), posterior, means)
 
     def sample_prior(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """z_i ~ N(0, I) of one modality, another one in every row in turn, and what its associators make of it."""
+        """Draw z_i ~ N(0, I) of one modality, in turn from row to row, and associate the others from it."""
         own = {
             n: Gaussian(z, torch.zeros_like(z))
             for n in self.names
@@ -201,7 +143,7 @@ class Associators(System):
     def phases(self) -> Sequence[Phase]:
         """``intra`` (VAEs), ``cross`` (associators, VAEs frozen), ``classify`` (classifiers, all else frozen).
 
-        Of what an earlier run trained nothing learns; a phase in which nothing learns is left out.
+        Modules that an earlier run trained do not learn; a phase in which nothing learns is left out.
         """
         names, found = self._new_names, []
         if names:
@@ -217,7 +159,7 @@ class Associators(System):
         self, phase: str, batch: LabelledWindows, generator: torch.Generator, *, progress: float
     ) -> dict[str, Tensor]:
         """Eq. 6, eq. 7 or the cross entropy over all missing patterns, by phase."""
-        warm = min(1.0, progress / self.config.kl_warmup) if self.config.kl_warmup else 1.0
+        warm = warm_up(progress, self.config.kl_warmup)
         if phase == "intra":
             own = self._own(batch, self._new_names)
             terms = self._intra_terms(own, batch, generator, self.config.intra_kl * warm)
@@ -256,7 +198,7 @@ class Associators(System):
     ) -> dict[str, Tensor]:
         terms = {}
         column = {n: i for i, n in enumerate(self.names)}
-        # A few associators per step: they share no weights, so each learns as if alone, only less often.
+        # Only a few associators per step: they share no weights, so each learns as if alone, only less often.
         pairs = self._new_pairs
         drawn = torch.randperm(len(pairs), generator=generator, device=generator.device)
         for source, target in (pairs[int(k)] for k in drawn[: self.config.associators_per_step]):
@@ -276,10 +218,10 @@ class Associators(System):
         return terms
 
     def _round_trip(self, source: str, target: str, own: Gaussian, present: Tensor) -> Tensor:
-        """How far A_(source → target) is from giving a latent back that the associator the other way has carried over.
+        """How far A_(source → target) is from restoring a latent that the opposite associator has carried over.
 
-        So it learns from associated latents too, which is what a cascade gives it: they lie between those of real
-        recordings, where classes that resemble each other in the source are mixed. Only A_(source → target) learns.
+        So it also learns from associated latents, which are its input in a cascade: they lie between the latents of
+        real recordings, where similar classes of the source are mixed. Only A_(source → target) learns.
         """
         with torch.no_grad():
             there: Gaussian = self.associators[_key(target, source)](own.mean)
@@ -289,17 +231,16 @@ class Associators(System):
     def _classification_term(
         self, own: dict[str, Gaussian], batch: LabelledWindows, generator: torch.Generator
     ) -> Tensor:
-        rows, count = batch.presence.shape[0], len(self.patterns)
-        masks = (batch.presence.unsqueeze(1) * self.patterns).reshape(rows * count, -1)
-        repeated = {n: Gaussian(*(t.repeat_interleave(count, dim=0) for t in g)) for n, g in own.items()}
-        with torch.no_grad():
-            found = self.latents(repeated, masks)
-            chosen = {
-                n: g.sample(generator) if self.config.classify == "sample" else g.mean
-                for n, g in found.items()
-            }
-        logits = self.classify(chosen, masks).reshape(rows, count, -1)
-        return labelled_cross_entropy(logits, batch.labels, smoothing=self.config.label_smoothing)
+        def decide(masks: Tensor, count: int) -> Tensor:
+            with torch.no_grad():
+                found = self.latents({n: g.repeat_rows(count) for n, g in own.items()}, masks)
+                chosen = {
+                    n: g.sample(generator) if self.config.classify == "sample" else g.mean
+                    for n, g in found.items()
+                }
+            return self.classify(chosen, masks)
+
+        return pattern_cross_entropy(decide, self.patterns, batch, smoothing=self.config.label_smoothing)
 
     def _reconstruction(self, name: str, measured: tuple[Tensor, Tensor], z: Tensor) -> Tensor:
         network = self.network(name)
@@ -322,10 +263,10 @@ class Associators(System):
         }
 
     def _validated_costs(self, validation: Batches) -> dict[Edge, float]:
-        """Cost of A_ji: the share of what j's own encoder explains of x_j that is lost when z_j comes from i.
+        """Cost of A_ji: how much of what j's own encoder explains of x_j is lost when z_j comes from i.
 
-        (NLL(x_j | A_ji(z_i)) − NLL(x_j | z_j)) / (NLL(x_j | 0) − NLL(x_j | z_j)), at least a small step
-        cost, so that of two paths as good the shorter is taken. Means stand for the distributions.
+        (NLL(x_j | A_ji(z_i)) − NLL(x_j | z_j)) / (NLL(x_j | 0) − NLL(x_j | z_j)), at least 0, plus a small step
+        cost, so that the shorter of two equally good paths is taken. Means stand for the distributions.
         """
         own_nll = dict.fromkeys(self.names, 0.0)
         prior_nll = dict.fromkeys(self.names, 0.0)
@@ -378,27 +319,8 @@ class Associators(System):
 
 
 STEP_COST = 0.01
-"""What each hop costs besides what it loses."""
+"""Cost of each hop in addition to its loss."""
 
 
 def _key(source: str, target: str) -> str:
     return f"{source}_to_{target}"
-
-
-def _checked_pairs(config: AssociatorsConfig, names: tuple[str, ...]) -> tuple[Edge, ...]:
-    """Both directions of the configured pairs; ValueError on an unknown name or a rig left in pieces."""
-    pairs = tuple(combinations(names, 2)) if config.pairs == "all" else config.pairs
-    named = {
-        "pairs": {n for pair in pairs for n in pair},
-        "kept_pairs": {n for pair in config.kept_pairs for n in pair},
-        "kept_modalities": set(config.kept_modalities),
-        "added": set(config.added),
-    }
-    for field, chosen in named.items():
-        if unknown := sorted(chosen - set(names)):
-            raise ValueError(f"system.{field} names modalities {unknown}; there are {list(names)}")
-    both = tuple(dict.fromkeys(edge for i, j in pairs for edge in ((i, j), (j, i))))
-    reached = {n for path in cheapest_paths(dict.fromkeys(both, 1.0)) for n in path}
-    if len(names) > 1 and reached != set(names):
-        raise ValueError(f"system.pairs join {sorted(reached)}; all of {list(names)} must be connected")
-    return both

@@ -1,4 +1,4 @@
-"""What every seed system is to the training loop, to export and to evaluation."""
+"""The interface of every seed system for the training loop, export and evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from configs.reading import StrictModel
-from engines.refinement import Refinement, refined_evidence
+from engines.refinement import Refinement, refine_incomplete_rows
 from trainers.modalities.network import ModalityNetwork
 
 
@@ -29,7 +29,7 @@ class SystemConfig(StrictModel):
     latent_size: int = Field(default=32, ge=1)
 
     def decoder_size(self, modality: str, classes: int) -> int:
-        """Size of the latent that a modality's decoder takes, in a rig with so many classes."""
+        """Size of the latent that a modality's decoder takes, given the number of classes."""
         return self.latent_size
 
 
@@ -50,11 +50,11 @@ class LabelledWindows(Protocol):
 
     @property
     def targets(self) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Modality -> target in model units and its weight; what is not there is worked out from ``windows``."""
+        """Modality -> target in model units and its weight; those of other modalities are computed from windows."""
 
 
 class FusedTensors(NamedTuple):
-    """What fusion gives for B rows."""
+    """Result of fusion for B rows."""
 
     logits: Tensor
     """(B, C)"""
@@ -70,8 +70,8 @@ class Phase:
 
     Attributes:
         name: of the phase.
-        modules: what learns from :meth:`System.loss`.
-        adversaries: what learns from :meth:`System.adversary_loss`, one step before each step of the modules.
+        modules: they learn from :meth:`System.loss`.
+        adversaries: they learn from :meth:`System.adversary_loss`, with one step before each step of the modules.
     """
 
     name: str
@@ -88,7 +88,12 @@ class Phase:
 
 
 Batches = Callable[[], Iterable[LabelledWindows]]
-"""Gives a fresh pass over fixed, unaugmented validation batches each time it is called."""
+"""Each call gives a new pass over fixed, unaugmented validation batches."""
+
+
+def warm_up(progress: float, share: float) -> float:
+    """A weight that rises from 0 to 1 over the first ``share`` of a phase; 1 throughout where the share is 0."""
+    return min(1.0, progress / share) if share else 1.0
 
 
 class System(nn.Module, ABC):
@@ -99,8 +104,8 @@ class System(nn.Module, ABC):
         classes: number of classes C.
         latent_kind: ``shared`` (one space) or ``associated`` (one space per modality).
         networks: modality -> :class:`ModalityNetwork`.
-        reliability: (M,) buffer: how much what a modality says counts in fusion, fitted on validation after
-            training (:mod:`trainers.calibration`); 1 until then.
+        reliability: (M,) buffer, the weight of each modality's evidence in fusion; fitted on validation data after
+            training (:mod:`trainers.calibration`), and 1 until then.
     """
 
     latent_kind: Literal["shared", "associated"]
@@ -119,6 +124,20 @@ class System(nn.Module, ABC):
         network = self.networks[modality]
         assert isinstance(network, ModalityNetwork)
         return network
+
+    def check_latent_sizes(self, size: int, expected: str) -> None:
+        """Check that every modality's decoder takes latents of one size.
+
+        Args:
+            size: what the decoders have to take.
+            expected: what has that size, for the message.
+
+        Raises:
+            ValueError: names the first modality whose decoder takes another size.
+        """
+        for name in self.names:
+            if (found := self.latent_size(name)) != size:
+                raise ValueError(f"modality {name!r}: latent_size {found}, {expected}")
 
     def latent_size(self, modality: str) -> int:
         """Size of the latent that :meth:`decode` takes for a modality."""
@@ -142,44 +161,43 @@ class System(nn.Module, ABC):
         """Fuse evidence under a presence mask (B, M): deterministic, no branch on the mask, exports statically."""
 
     def refinement(self) -> Refinement | None:
-        """The loop that a session runs around :meth:`fuse` for rows that lack something; None: a single pass."""
+        """The loop that a session runs around :meth:`fuse` for rows that lack modalities; None: fuse once."""
         return None
 
     def infer(self, evidence: Mapping[str, Tensor], presence: Tensor) -> FusedTensors:
-        """What a session gives for some evidence: :meth:`fuse`, refined where the system has :meth:`refinement`.
+        """Fuse evidence as a session does: :meth:`fuse`, and :meth:`refinement` if the system has one.
 
-        Rows with everything or nothing present are fused once.
+        Rows with all or no modalities present are fused once.
         """
         fused, refinement = self.fuse(evidence, presence), self.refinement()
-        count = presence.sum(dim=1)
-        rows = ((count > 0) & (count < len(self.names))).nonzero().squeeze(1)
-        if refinement is None or not len(rows):
+        if refinement is None:
             return fused
-        complete = torch.ones_like(presence[rows])
-        given = {n: e[rows] for n, e in evidence.items()}
-        filled = refined_evidence(
-            lambda e: self.fuse(e, complete).posterior,
+        refined = refine_incomplete_rows(
+            self.fuse,
+            lambda found: found.posterior,
             self.names,
-            given,
-            presence[rows],
-            fused.posterior[rows],
+            evidence,
+            presence,
+            fused.posterior,
             refinement,
         )
-        better = self.fuse(filled, complete)
+        if refined is None:
+            return fused
+        rows, better = refined
         return FusedTensors(
-            fused.logits.index_copy(0, rows, better.logits),
-            fused.posterior.index_copy(0, rows, better.posterior),
-            {n: z.index_copy(0, rows, better.latents[n]) for n, z in fused.latents.items()},
+            fused.logits.index_put((rows,), better.logits),
+            fused.posterior.index_put((rows,), better.posterior),
+            {n: z.index_put((rows,), better.latents[n]) for n, z in fused.latents.items()},
         )
 
     def sample_prior(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Latents of moments that nothing was observed of: modality -> (count, latent_size), of one moment per row.
+        """Draw latents from the prior: modality -> (count, latent_size), one moment per row.
 
-        Here: one draw from N(0, I), shared by all. A system with another prior, or with latents that are not one and
-        the same for all modalities, has its own.
+        Here it is one draw from N(0, I) that all modalities share. A system with another prior, or with a latent for
+        each modality, overrides this.
 
         Raises:
-            NotImplementedError: latents of several sizes, and the system does not say how they are drawn.
+            NotImplementedError: latents have several sizes, and the system does not override this.
         """
         sizes = {self.latent_size(n) for n in self.names}
         if len(sizes) > 1:
@@ -195,7 +213,7 @@ class System(nn.Module, ABC):
         return network.to_observation(network.decode(latent))
 
     def target(self, modality: str, batch: LabelledWindows) -> tuple[Tensor, Tensor]:
-        """What a modality's decoder should give for a batch, and how far it was measured, in model units."""
+        """The target of a modality's decoder for a batch, in model units, and how far each element was measured."""
         if modality in batch.targets:
             return batch.targets[modality]
         network, window = self.network(modality), batch.windows[modality]
@@ -226,11 +244,11 @@ class System(nn.Module, ABC):
     def adversary_loss(
         self, phase: str, batch: LabelledWindows, generator: torch.Generator, *, progress: float
     ) -> dict[str, Tensor]:
-        """As :meth:`loss`, for the adversaries of a phase that has some; only they get gradients from it."""
+        """As :meth:`loss`, for the phase's adversaries; only they get gradients from it."""
         raise NotImplementedError(f"{type(self).__name__} has no adversaries")
 
     def begin_phase(self, phase: str) -> None:
-        """Put what learns in the phase into training mode with gradients, and all else into evaluation mode."""
+        """Put what learns in the phase into training mode with gradients, and everything else into evaluation mode."""
         chosen = next(p for p in self.phases() if p.name == phase)
         self.eval()
         self.requires_grad_(False)
@@ -239,7 +257,7 @@ class System(nn.Module, ABC):
             module.requires_grad_(True)
 
     def finish_phase(self, phase: str, validation: Batches) -> dict[str, Any]:
-        """Decide what a phase leaves to decide (association paths, say); called once, in evaluation mode.
+        """Decide what a phase leaves to decide at its end (association paths, say); called once, in evaluation mode.
 
         Args:
             phase: name of the phase that ended.
@@ -255,6 +273,6 @@ class System(nn.Module, ABC):
         return {}
 
     def load_structure(self, structure: Mapping[str, Any]) -> None:
-        """Restore what :meth:`structure` gave."""
+        """Restore what :meth:`structure` returned."""
         if structure:
             raise ValueError(f"{type(self).__name__} has no structure to load, got keys {sorted(structure)}")

@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from trainers.fusion.masks import draw_subset
 from trainers.modalities.network import ModalityNetwork
 from trainers.objectives.classification import ABSENT_LABEL, labelled_cross_entropy, masked_mean
-from trainers.objectives.dsml import code_distance, passing_loss, pseudo_label_loss, telling_loss
-from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System, SystemConfig
+from trainers.objectives.dsml import code_distance, discriminator_loss, generator_loss, pseudo_label_loss
+from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System, SystemConfig, warm_up
 from trainers.systems.dsml_discriminators import Discriminators, Tuples
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class DsmlConfig(SystemConfig):
@@ -65,7 +66,7 @@ class DsmlConfig(SystemConfig):
 
 
 class Inferred(NamedTuple):
-    """What classifiers and encoders say about data, modality by modality."""
+    """Outputs of classifiers and encoders for data, by modality."""
 
     logits: Tensor
     """(B, M, C)"""
@@ -88,7 +89,7 @@ class Dsml(System):
     Attributes:
         classifiers: modality -> linear head on its trunk, C.
         encoders: modality -> linear head on its trunk, E.
-        discriminators: what training plays against.
+        discriminators: the adversaries.
     """
 
     latent_kind = "shared"
@@ -97,19 +98,13 @@ class Dsml(System):
     def __init__(self, networks: Mapping[str, ModalityNetwork], classes: int, config: DsmlConfig) -> None:
         super().__init__(networks, classes)
         self.config = config
-        for name, network in networks.items():
-            if network.latent_size != classes + config.latent_size:
-                raise ValueError(
-                    f"modality {name!r}: latent_size {network.latent_size}, class and style have "
-                    f"{classes} + {config.latent_size}"
-                )
+        size = config.latent_size
+        self.check_latent_sizes(classes + size, f"class and style have {classes} + {size}")
         self.classifiers = nn.ModuleDict(
             {n: nn.Linear(net.hidden_size, classes) for n, net in networks.items()}
         )
-        self.encoders = nn.ModuleDict(
-            {n: nn.Linear(net.hidden_size, config.latent_size) for n, net in networks.items()}
-        )
-        self.discriminators = Discriminators(networks, config.latent_size, classes, config.discriminator_size)
+        self.encoders = nn.ModuleDict({n: nn.Linear(net.hidden_size, size) for n, net in networks.items()})
+        self.discriminators = Discriminators(networks, size, classes, config.discriminator_size)
 
     def evidence_size(self, modality: str) -> int:
         """Class logits and style."""
@@ -150,7 +145,7 @@ class Dsml(System):
             tuples = self._tuples(self._infer(batch), self._draw(batch, generator), batch, generator)
         with parametrize.cached():
             games = self.discriminators.games(tuples)
-        terms = {n: telling_loss(g.logits, g.weight) for n, g in games.items() if self._game_weight(n)}
+        terms = {n: discriminator_loss(g.logits, g.weight) for n, g in games.items() if self._game_weight(n)}
         total = torch.stack(list(terms.values())).sum() if terms else _nothing(self.discriminators)
         return terms | {"total": total}
 
@@ -168,7 +163,7 @@ class Dsml(System):
                 games = self.discriminators.games(tuples)
             for name, game in games.items():
                 if weight := self._game_weight(name):
-                    terms[name] = weight * passing_loss(game.logits, game.weight, game.made)
+                    terms[name] = weight * generator_loss(game.logits, game.weight, game.generated_kinds)
         if config.classification:
             terms["classification"] = config.classification * self._classification(inferred, batch)
         if config.generated_classification or config.style_matching:
@@ -227,15 +222,15 @@ class Dsml(System):
         generator: torch.Generator,
         generated: Mapping[str, Tensor] | None = None,
     ) -> Tuples:
-        """What is generated and imputed is blanked where a measured row was not measured (depth holes)."""
+        """The tuples of all games; generated and imputed data are blanked where nothing was measured (depth holes)."""
         presence = batch.presence
-        measured, made, imputed = {}, {}, {}
+        measured, decoded, imputed = {}, {}, {}
         for j, name in enumerate(self.names):
             target, weight = self.target(name, batch)
             weight = weight[_rows_that_have(presence[:, j], generator)]
             measured[name] = target * weight
             fresh = generated[name] if generated is not None else self.network(name).decode(drawn)
-            made[name] = fresh * weight
+            decoded[name] = fresh * weight
             if len(self.names) > 1 and self.config.joint_game:
                 others = presence * (torch.arange(len(self.names), device=presence.device) != j)
                 logits, style = self._fused(inferred, others)
@@ -245,7 +240,7 @@ class Dsml(System):
             presence,
             (batch.labels != ABSENT_LABEL).to(presence.dtype),
             measured,
-            made,
+            decoded,
             imputed,
             {n: inferred.styles[:, j] for j, n in enumerate(self.names)},
             {n: inferred.logits[:, j].softmax(dim=-1) for j, n in enumerate(self.names)},
@@ -271,7 +266,7 @@ class Dsml(System):
         style, every = drawn[:, self.classes :], torch.ones_like(drawn[:, 0])
         places, terms = range(len(self.names)), {}
         if config.generated_classification:
-            begun = min(1.0, progress / config.generated_from) if config.generated_from else 1.0
+            begun = warm_up(progress, config.generated_from)
             found = [labelled_cross_entropy(reread.logits[:, j], label) for j in places]
             terms["generated_classification"] = (
                 config.generated_classification * begun * torch.stack(found).sum()
@@ -336,7 +331,7 @@ class Dsml(System):
 @contextmanager
 def _kept_statistics(module: nn.Module) -> Iterator[None]:
     """Batch norms use their running statistics and leave them alone."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    norms = [m for m in module.modules() if isinstance(m, BATCH_NORMS) and m.training]
     for norm in norms:
         norm.eval()
     try:

@@ -1,4 +1,4 @@
-"""What DSML's generators, encoders and classifiers play against."""
+"""The adversaries of DSML's generators, encoders and classifiers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from trainers.modalities.network import ModalityNetwork
 
 @dataclass(frozen=True)
 class Tuples:
-    """What a batch and one draw of (c, z) per row give the games.
+    """The inputs of the games: a batch and one draw of (c, z) per row.
 
     Attributes:
         presence: (B, M) of 0/1.
         labelled: (B,) of 0/1.
-        measured: modality -> (B, *target_shape) in model units; where absent anything finite.
+        measured: modality -> (B, *target_shape) in model units; anything finite where absent.
         generated: modality -> (B, *target_shape) = G(c, z) of the drawn class and style.
-        imputed: modality -> (B, *target_shape) = G of what a row's other modalities say; empty with one modality.
+        imputed: modality -> (B, *target_shape) = G of class and style from a row's other modalities; empty with one
+            modality.
         styles: modality -> (B, L) = E(x).
         beliefs: modality -> (B, C) = softmax C(x).
-        labels: (B, C) one-hot; where not labelled anything.
+        labels: (B, C) one-hot; anything where not labelled.
         drawn_style: (B, L) z.
         drawn_class: (B, C) c, one-hot.
     """
@@ -44,24 +45,24 @@ class Tuples:
 
 @dataclass(frozen=True)
 class Game:
-    """What one discriminator says about its K kinds of tuples.
+    """One discriminator's logits for its K kinds of tuples.
 
     Attributes:
         logits: (K, B, K).
-        weight: (K, B) of 0/1, tuples that there are.
-        made: kinds in which something was generated or inferred.
+        weight: (K, B) of 0/1, tuples that exist.
+        generated_kinds: kinds in which something was generated or inferred.
     """
 
     logits: Tensor
     weight: Tensor
-    made: tuple[int, ...]
+    generated_kinds: tuple[int, ...]
 
 
 class Discriminators(nn.Module):
     """D_xz (2 kinds) and D_xc (3 kinds) of every modality, and one D_xy (M + 2 kinds) over all of them.
 
-    The discriminators of a modality share one critic on its data and differ in what comes after it, which is what
-    the paper says for its softmax: shared but for the top.
+    The discriminators of a modality share one critic on its data and differ only in the layers after it, as the paper
+    says of its softmax: shared except for the top.
 
     Kinds of D_xy: all measured, all generated, and for every modality that one fake and the others measured. The fake
     one is imputed from the others, G_x(C_y(y), E_y(y)): the paper's definition is in an appendix that is not available,
@@ -135,7 +136,7 @@ class Discriminators(nn.Module):
 
 
 def _if_any(there: Tensor) -> Tensor:
-    """Ones if any row has it, else zeros: what cannot be compared with anything measured is not in the game."""
+    """Ones if any row has the modality, else zeros: without measured rows to compare with, there is no game."""
     return torch.ones_like(there) * there.amax()
 
 

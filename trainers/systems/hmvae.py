@@ -22,8 +22,9 @@ from trainers.objectives.hmvae import (
     negative_bound,
     semi_supervised_mean,
 )
-from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System, SystemConfig
-from trainers.systems.hmvae_distributions import ConditionalGaussian, PresentStandardization, block
+from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System, SystemConfig, warm_up
+from trainers.systems.hmvae_distributions import ConditionalGaussian, block
+from trainers.systems.standardization import PresentStandardization
 
 
 class HmvaeConfig(SystemConfig):
@@ -39,7 +40,7 @@ class HmvaeConfig(SystemConfig):
     hidden_size: int = Field(default=128, ge=1, description="width of every block; 1024 in the paper")
     normalization: Literal["batch", "layer"] = Field(
         default="layer",
-        description="of the blocks; batch as in the paper, layer so that no row depends on the others in its batch",
+        description="of the blocks; batch: as in the paper; layer: no row depends on the others in its batch",
     )
     dropout: float = Field(default=0.5, ge=0, lt=1, description="in q(y | a)")
     classification: float = Field(default=1.0, ge=0, description="α: weight of log q(y | x)")
@@ -49,7 +50,7 @@ class HmvaeConfig(SystemConfig):
     single_divergence: float = Field(default=1.0, ge=0, description="β of eq. 4; kl only")
     divergence_moves_joint: bool = Field(
         default=True,
-        description="β's divergence also pulls q(a | x) towards what one modality can know, as printed",
+        description="β's divergence also moves q(a | x) towards the single posteriors, as printed",
     )
     gumbel_temperature: float = Field(
         default=0.5, gt=0, description="of the relaxed labels; unstated in the paper"
@@ -86,10 +87,9 @@ class HmvaeConfig(SystemConfig):
 class Hmvae(System):
     """Trunk features h_j of every modality, q(a | h_1 … h_M) over their blocks, q(y | a), q(z | a, y), p(a | z, y).
 
-    The paper's inputs are features of pre-trained networks. Here h_j is what the modality's trunk gives, standardised;
-    p(h_j | a) and p(x_j | a) of the observation are both part of the generative model, with a weight each. What
-    p(h_j | a) is held against is not moved by it: no gradient flows into its target, which could otherwise be
-    predicted best by saying nothing.
+    The paper's inputs are features of pre-trained networks. Here h_j is the standardised output of a modality's trunk.
+    The generative model has both p(h_j | a) and p(x_j | a) of the observation, with a weight each. No gradient flows
+    into the target of p(h_j | a): otherwise the trunk could make it easy to predict by carrying no information.
 
     Plain: an absent modality's h_j is its mean, 0, and one network infers a from every pattern. Its posterior is flat
     (mean, log variance) of q(a | x), then an estimate of every h_j, (B, 2L + Σ D_j): with it a session iterates
@@ -109,11 +109,7 @@ class Hmvae(System):
         super().__init__(networks, classes)
         self.config = config
         size, width, norm = config.latent_size, config.hidden_size, config.normalization
-        for name, network in networks.items():
-            if network.latent_size != size:
-                raise ValueError(
-                    f"modality {name!r}: latent_size {network.latent_size}, the shared representation has {size}"
-                )
+        self.check_latent_sizes(size, f"the shared representation has {size}")
         features = {n: network.hidden_size for n, network in networks.items()}
         self.standardization = nn.ModuleDict({n: PresentStandardization(d) for n, d in features.items()})
         self.joint = ConditionalGaussian(list(features.values()), size, width, norm)
@@ -355,7 +351,7 @@ class Hmvae(System):
         y = torch.where(labelled, given, gumbel_softmax(logits, config.gumbel_temperature, generator))
         top = self.style(a, y)
         prior = self.prior(top.sample(generator), y)
-        warm = min(1.0, progress / config.divergence_warmup) if config.divergence_warmup else 1.0
+        warm = warm_up(progress, config.divergence_warmup)
         return negative_bound(
             reconstruction, a, q, prior, top, label_divergence(logits, labels), divergence_weight=warm
         )

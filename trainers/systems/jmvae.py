@@ -23,7 +23,7 @@ class JmvaeConfig(JointEncodingConfig):
     alpha: float = Field(default=1.0, ge=0, description="weight of the divergences to the single posteriors")
     unpaired: bool = Field(
         default=True,
-        description="our extension: rows that lack something train the ELBO of what they have; the paper's JMVAE "
+        description="our extension: incomplete rows train the ELBO of the modalities that they have; the paper's JMVAE "
         "learns from complete rows alone",
     )
 
@@ -31,7 +31,8 @@ class JmvaeConfig(JointEncodingConfig):
 class Jmvae(JointEncoding):
     """The joint network's posterior for complete rows; for all others the product of the single posteriors.
 
-    That product is without N(0, I), which each of the singles already contains, so that one alone is itself.
+    The product leaves out N(0, I), because each single posterior already contains it; so one posterior alone stays
+    as it is.
     """
 
     config: JmvaeConfig

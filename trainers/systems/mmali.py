@@ -11,20 +11,22 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from trainers.fusion.averaged_product import averaged_product_of_experts
-from trainers.fusion.gaussians import Gaussian
-from trainers.fusion.masks import all_patterns, draw_pattern_groups, draw_subset
+from trainers.fusion.gaussians import Gaussian, standard_normal_like
+from trainers.fusion.masks import all_patterns, draw_subset
 from trainers.modalities.network import ModalityNetwork
-from trainers.objectives.classification import labelled_cross_entropy, masked_mean
-from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System, SystemConfig
+from trainers.objectives.classification import masked_mean
+from trainers.systems.base import FusedTensors, LabelledWindows, Phase, System
 from trainers.systems.mmali_discriminators import (
     Discriminator,
     FactorizedDiscriminator,
     JointDiscriminator,
     Tuples,
 )
+from trainers.systems.pattern_classification import PatternClassificationConfig, drawn_pattern_cross_entropy
+from trainers.systems.standardization import PresentStandardization
 
 
-class MmaliConfig(SystemConfig):
+class MmaliConfig(PatternClassificationConfig):
     """Settings of the MMALI system; ``latent_size`` is that of the content."""
 
     PHASES: ClassVar = ("adversarial",)
@@ -51,21 +53,15 @@ class MmaliConfig(SystemConfig):
     standardise: bool = Field(
         default=False,
         description="our addition: bring the means of codes to mean 0 and variance 1 over the batch, so that they "
-        "keep the prior's scale from the first step on, and the game is about what they say",
+        "have the prior's scale from the first step on, and the game is about their content",
     )
     initial_log_variance: float = Field(
         default=-2.0,
-        description="of posteriors before training, so that what encoders say is not lost in noise",
-    )
-    classification: float = Field(default=1.0, ge=0, description="weight of the cross entropy, our extension")
-    classification_patterns: int = Field(default=15, ge=1, description="missing patterns classified per step")
-    alone_share: float = Field(
-        default=0.5, ge=0, le=1, description="share of the cross entropy on modalities alone"
+        description="of posteriors before training, small enough that noise does not hide the means",
     )
     classify: Literal["sample", "mean"] = Field(
         default="mean", description="what the classifier sees in training"
     )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     def decoder_size(self, modality: str, classes: int) -> int:
         """Content and style."""
@@ -86,7 +82,7 @@ class Mmali(System):
     Attributes:
         heads: modality -> linear head on its trunk.
         classifier: content -> logits.
-        discriminator: what training plays against.
+        discriminator: the adversary.
     """
 
     latent_kind = "shared"
@@ -96,16 +92,12 @@ class Mmali(System):
         super().__init__(networks, classes)
         self.config = config
         content, style = config.latent_size, config.style_size
-        for name, network in networks.items():
-            if network.latent_size != content + style:
-                raise ValueError(
-                    f"modality {name!r}: latent_size {network.latent_size}, content and style have {content} + {style}"
-                )
+        self.check_latent_sizes(content + style, f"content and style have {content} + {style}")
         self.heads = nn.ModuleDict(
             {n: _head(network.hidden_size, content, style, config) for n, network in networks.items()}
         )
         self.standards = nn.ModuleDict(
-            {n: Standardisation(content + style) for n in self.names if config.standardise}
+            {n: PresentStandardization(content + style, floor=1e-5) for n in self.names if config.standardise}
         )
         self.classifier = nn.Linear(content, classes)
         size = config.discriminator_size
@@ -128,9 +120,9 @@ class Mmali(System):
 
     def encode(self, modality: str, window: Tensor) -> Tensor:
         """Raw windows -> flat content, then style."""
-        return self._encode(modality, window, torch.ones_like(window.flatten(1)[:, 0]))
+        return self._encode(modality, window)
 
-    def _encode(self, modality: str, window: Tensor, present: Tensor) -> Tensor:
+    def _encode(self, modality: str, window: Tensor, present: Tensor | None = None) -> Tensor:
         evidence: Tensor = self.heads[modality](self.network(modality).trunk(window))
         if not self.config.standardise:
             return evidence
@@ -218,8 +210,8 @@ class Mmali(System):
         presence = batch.presence
         there = presence.unsqueeze(-1)
         content = contents.sample(generator) * there
-        drawn_content = _normal(content[:, 0], generator)
-        drawn_styles = _normal(styles.mean, generator)
+        drawn_content = standard_normal_like(content[:, 0], generator)
+        drawn_styles = standard_normal_like(styles.mean, generator)
         measured, generated = {}, {}
         for j, name in enumerate(self.names):
             target, weight = self.target(name, batch)
@@ -257,53 +249,14 @@ class Mmali(System):
     def _classification(
         self, contents: Gaussian, batch: LabelledWindows, generator: torch.Generator
     ) -> Tensor:
-        config = self.config
-        groups = draw_pattern_groups(
-            self.patterns, config.classification_patterns, config.alone_share, generator
-        )
-        terms = [share * self._cross_entropy(contents, group, batch, generator) for group, share in groups]
-        return torch.stack(terms).sum()
+        def decide(masks: Tensor, count: int) -> Tensor:
+            q = self.content(contents.repeat_rows(count), masks)
+            logits: Tensor = self.classifier(
+                q.sample(generator) if self.config.classify == "sample" else q.mean
+            )
+            return logits
 
-    def _cross_entropy(
-        self, contents: Gaussian, patterns: Tensor, batch: LabelledWindows, generator: torch.Generator
-    ) -> Tensor:
-        """Over patterns of what each row has; a pattern that leaves a row nothing asks nothing of its encoders."""
-        rows, count = batch.presence.shape[0], len(patterns)
-        masks = (batch.presence.unsqueeze(1) * patterns).reshape(rows * count, -1)
-        repeated = Gaussian(*(t.repeat_interleave(count, dim=0) for t in contents))
-        q = self.content(repeated, masks)
-        content = q.sample(generator) if self.config.classify == "sample" else q.mean
-        logits = self.classifier(content).reshape(rows, count, -1)
-        return labelled_cross_entropy(logits, batch.labels, smoothing=self.config.label_smoothing)
-
-
-class Standardisation(nn.Module):
-    """Brings each feature to mean 0 and variance 1 over the rows that count; afterwards by running statistics.
-
-    Batch normalisation without scale and shift, that absent rows do not reach.
-    """
-
-    MOMENTUM = 0.1
-    SMALLEST = 1e-5
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.mean: Tensor
-        self.variance: Tensor
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("variance", torch.ones(size))
-
-    def forward(self, features: Tensor, present: Tensor) -> Tensor:
-        """Features (B, F) of rows, of which those with ``present`` (B,) 1 count; with fewer than two, as in use."""
-        if not self.training or present.sum() < 2:
-            return (features - self.mean) / (self.variance + self.SMALLEST).sqrt()
-        share = (present / present.sum()).unsqueeze(1)
-        mean = (share * features).sum(dim=0)
-        variance = (share * (features - mean).square()).sum(dim=0)
-        with torch.no_grad():
-            self.mean.lerp_(mean, self.MOMENTUM)
-            self.variance.lerp_(variance, self.MOMENTUM)
-        return (features - mean) / (variance + self.SMALLEST).sqrt()
+        return drawn_pattern_cross_entropy(decide, self.patterns, batch, self.config, generator)
 
 
 def _head(hidden_size: int, content: int, style: int, config: MmaliConfig) -> nn.Linear:
@@ -313,7 +266,3 @@ def _head(hidden_size: int, content: int, style: int, config: MmaliConfig) -> nn
             size = content if begin == content else style
             head.bias[begin : begin + size] = config.initial_log_variance
     return head
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)

@@ -1,4 +1,4 @@
-"""What MMALI's encoders and decoders play against: factors put together, or one network over everything."""
+"""The adversaries of MMALI's encoders and decoders: a product of factors, or one network over everything."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from trainers.fusion.gaussians import standard_normal_like
 from trainers.modalities.critic import build_critic
 from trainers.modalities.network import ModalityNetwork
 from trainers.objectives.mmali import (
@@ -61,11 +62,11 @@ class Discriminator(nn.Module, ABC):
 
     @abstractmethod
     def playing_terms(self, tuples: Tuples, unimodal_weight: float) -> dict[str, Tensor]:
-        """What encoders and decoders minimise, as terms to be summed."""
+        """The loss of encoders and decoders, as terms to be summed."""
 
 
 class FactorizedDiscriminator(Discriminator):
-    """Two discriminators per modality, of which one trunk serves both, and one of what belongs together (section 3.2).
+    """Two discriminators per modality on a common trunk, and one of the modalities' dependence (section 3.2).
 
     The softmax of a modality's u has M + 1 classes: its own q_j, p, and, with ``cross_content``, the tuples
     (x_j, s_j, c_k) that have another modality's content, as the authors' code has it; the factors would otherwise
@@ -111,7 +112,7 @@ class FactorizedDiscriminator(Discriminator):
         return scores[..., 0], scores[..., 1:]
 
     def embeddings(self, data: Mapping[str, Tensor], presence: Tensor) -> Tensor:
-        """What J sees of each modality, (B, M, H); zeros where it is absent."""
+        """Features of each modality for J, (B, M, H); zeros where it is absent."""
         found = torch.stack([self.dependence_critics[n](data[n]) for n in self.names], dim=1)
         return found * presence.unsqueeze(-1)
 
@@ -157,11 +158,11 @@ class FactorizedDiscriminator(Discriminator):
         return self._joined(tuples, content_ratio, model_ratio)
 
     def learning_terms(self, tuples: Tuples, generator: torch.Generator) -> dict[str, Tensor]:
-        """Each factor learns its ratio by itself; rows with one modality teach its pair as well as complete ones."""
+        """Each factor learns its own ratio; rows with a single modality train its pair as well as complete rows do."""
         terms, presence = {}, tuples.presence
         for j, name in enumerate(self.names):
             features, latents = self._pair_features(name, tuples)
-            content = _normal(tuples.contents[-1], generator)
+            content = standard_normal_like(tuples.contents[-1], generator)
             independent = torch.cat((latents[j, :, : tuples.styles.shape[-1]], content), dim=-1)
             content_ratio, logits = self.pair_scores(
                 name,
@@ -195,9 +196,9 @@ class FactorizedDiscriminator(Discriminator):
 
 
 class JointDiscriminator(Discriminator):
-    """One network over X, S and c with M + 1 outputs, what the paper compares the factorized one with.
+    """One network over X, S and c with M + 1 outputs, with which the paper compares the factorized one.
 
-    It learns from rows with two modalities or more; what is absent enters as zeros, together with the mask.
+    It learns from rows with two modalities or more; absent modalities enter as zeros, together with the mask.
     """
 
     def __init__(
@@ -244,10 +245,6 @@ def _unpaired_rows(presence: Tensor, generator: torch.Generator) -> Tensor:
     rows, modalities = presence.shape
     scores = torch.rand((rows, rows, modalities), generator=generator, device=presence.device)
     return (scores * presence.unsqueeze(0)).argmax(dim=1)
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
 def _critics(networks: Mapping[str, ModalityNetwork], size: int) -> nn.ModuleDict:

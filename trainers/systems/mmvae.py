@@ -42,8 +42,8 @@ class MmvaeConfig(SharedLatentConfig):
 class Mmvae(SharedLatent):
     """q(z | x_S) = Σ_{m∈S} q_m(z | x_m) / |S|.
 
-    A mixture is not a Gaussian; what fusion publishes is deterministic. The posterior has the mixture's mean and
-    variance, and decoders get that mean. The decision is the mixture's own: the weighted mean of the *probabilities*
+    A mixture is not a Gaussian, and the output of fusion must be deterministic. So the posterior has the mixture's mean
+    and variance, and decoders get that mean. The decision is the mixture's own: the weighted mean of *probabilities*
     that each expert's mean gives, Σ_m w_m p(y | μ_m), with weights by reliability; its logarithm is published as
     logits. :meth:`sample_posterior` draws from the mixture itself, one expert per row.
     """
@@ -62,7 +62,7 @@ class Mmvae(SharedLatent):
         return mixture_moments(experts, self.weights(presence))
 
     def sample_posterior(self, experts: Gaussian, presence: Tensor, generator: torch.Generator) -> Tensor:
-        """One sample of the mixture per row, (B, L): from one of the present experts, each as likely."""
+        """One sample of the mixture per row, (B, L), from one of the present experts, all equally likely."""
         return _chosen(experts, draw_donors(presence, generator)).sample(generator)
 
     def classify(

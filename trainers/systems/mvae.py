@@ -23,8 +23,8 @@ class MvaeConfig(SharedLatentConfig):
 class Mvae(SharedLatent):
     """q(z | x_S) ∝ N(z; 0, I) ∏_{i∈S} q_i(z | x_i), trained on sub-sampled ELBOs.
 
-    Nothing stands in for an absent modality, and no term aligns the posteriors of different sets: that is what the
-    seeds improve on.
+    Nothing replaces an absent modality, and no term aligns the posteriors of different sets; the seed systems
+    improve on both.
     """
 
     config: MvaeConfig

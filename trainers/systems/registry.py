@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainers.modalities.network import ModalityNetwork
-from trainers.systems.associators import Associators, AssociatorsConfig
+from trainers.systems.associators import Associators
+from trainers.systems.associators_config import AssociatorsConfig
 from trainers.systems.base import System, SystemConfig
 from trainers.systems.concatenation import Concatenation, ConcatenationConfig
 from trainers.systems.dsml import Dsml, DsmlConfig

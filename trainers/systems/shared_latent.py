@@ -52,11 +52,7 @@ class SharedLatent(Variational):
     ) -> None:
         super().__init__(networks, classes, config)
         size = config.latent_size
-        for name, network in networks.items():
-            if network.latent_size != size:
-                raise ValueError(
-                    f"modality {name!r}: latent_size {network.latent_size}, the shared latent has {size}"
-                )
+        self.check_latent_sizes(size, f"the shared latent has {size}")
         self.experts_each = experts_each
         self.heads = nn.ModuleDict(
             {n: nn.Linear(network.hidden_size, experts_each * 2 * size) for n, network in networks.items()}

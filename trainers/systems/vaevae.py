@@ -35,8 +35,8 @@ class VaevaeConfig(JointEncodingConfig):
 class Vaevae(JointEncoding):
     """2ⁿ − 1 posteriors q(z | x_S), a network each; the paper's variant (b) for any number of modalities.
 
-    A joint network learns from rows that have all of its modalities alone; that is what SVAE's replacement experts
-    avoid. :attr:`reliability` is not used: joint networks weigh their modalities themselves.
+    A joint network only learns from rows that have all of its modalities; SVAE's replacement experts avoid this limit.
+    :attr:`reliability` is not used, because joint networks weight their modalities themselves.
     """
 
     config: VaevaeConfig
@@ -47,7 +47,7 @@ class Vaevae(JointEncoding):
     def posterior(
         self, experts: Gaussian, presence: Tensor, generator: torch.Generator | None = None
     ) -> Gaussian:
-        """q(z | x_S) of the network whose subset the mask is, (B, L); N(0, I) for the empty mask."""
+        """q(z | x_S) of the network whose subset equals the mask, (B, L); N(0, I) for the empty mask."""
         return choose_subset(experts, subset_weights(presence, self.patterns))
 
     def generative_terms(

@@ -1,4 +1,4 @@
-"""What variational systems with one forward pass share: warm-up, drawn reconstruction, cross entropy over patterns."""
+"""The base of variational systems: warm-up, drawn reconstruction, cross entropy over missing patterns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trainers.fusion.gaussians import Gaussian
-from trainers.fusion.masks import all_patterns, draw_pattern_groups
+from trainers.fusion.masks import all_patterns
 from trainers.modalities.network import ModalityNetwork
-from trainers.objectives.classification import labelled_cross_entropy
-from trainers.systems.base import LabelledWindows, Phase, System, SystemConfig
+from trainers.systems.base import LabelledWindows, Phase, System, warm_up
+from trainers.systems.pattern_classification import PatternClassificationConfig, drawn_pattern_cross_entropy
 
 
-class VariationalConfig(SystemConfig):
+class VariationalConfig(PatternClassificationConfig):
     """Settings that all variational systems have."""
 
     PHASES: ClassVar = ("joint",)
@@ -36,19 +36,6 @@ class VariationalConfig(SystemConfig):
         description="decode every row from its whole set, a subset and each modality alone (all), or from one of "
         "these at random, counted as many times: unbiased at a fraction of the cost",
     )
-    classification: float = Field(default=1.0, ge=0, description="weight of the cross entropy")
-    classification_patterns: int = Field(default=15, ge=1, description="missing patterns classified per step")
-    alone_share: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="share of the cross entropy that falls on modalities alone: sensors that are slow to learn "
-        "get next to no gradient from patterns that stronger ones decide",
-    )
-    classify: Literal["sample", "mean"] = Field(
-        default="sample", description="what the classifier sees in training"
-    )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
 
 class Variational(System):
@@ -97,7 +84,7 @@ class Variational(System):
     ) -> dict[str, Tensor]:
         """The variational objective, and the cross entropy over missing patterns."""
         config = self.config
-        beta = config.beta * (min(1.0, progress / config.beta_warmup) if config.beta_warmup else 1.0)
+        beta = config.beta * warm_up(progress, config.beta_warmup)
         experts = self.experts({n: self.encode(n, batch.windows[n]) for n in self.names})
         terms = self.generative_terms(experts, batch, generator, beta)
         total = config.generative_weight * torch.stack(list(terms.values())).sum()
@@ -118,15 +105,15 @@ class Variational(System):
     ) -> dict[str, Tensor]:
         """−log p_i(x_i | z) of every modality under every kind of latent, kind -> (B, M), in nats.
 
-        With ``reconstruct: drawn`` only one kind is decoded per row and modality, drawn from those that count there and
-        multiplied by their number; the others are 0. Sums over rows keep their expectation.
+        With ``reconstruct: drawn`` only one kind is decoded per row and modality. It is drawn from those that count
+        there and multiplied by their number; the others are 0. So the expectation of sums over rows stays the same.
 
         Args:
-            batch: what is reconstructed; columns of absent modalities are finite and mean nothing.
+            batch: the rows to reconstruct; columns of absent modalities are finite but meaningless.
             latents: kind -> (B, L), the same latent for all modalities.
             generator: for samples of ``alone`` and for which kind is decoded under ``reconstruct: drawn``.
             alone: modality -> q(z | x_i); if given, kind ``alone`` reconstructs each from a sample of its own.
-            counts: kind -> (B,) or (B, M) of 0/1, where the objective has a use for it; everywhere if not named.
+            counts: kind -> (B,) or (B, M) of 0/1, where the objective uses it; everywhere if not named.
         """
         nll: dict[str, list[Tensor]] = {kind: [] for kind in (["alone"] if alone else []) + list(latents)}
         useful = _where_kinds_count(list(nll), batch.presence, counts or {})
@@ -179,21 +166,10 @@ class Variational(System):
     def _classification_term(
         self, experts: Gaussian, batch: LabelledWindows, generator: torch.Generator
     ) -> Tensor:
-        config = self.config
-        groups = draw_pattern_groups(
-            self.patterns, config.classification_patterns, config.alone_share, generator
-        )
-        terms = [share * self._cross_entropy(experts, group, batch, generator) for group, share in groups]
-        return torch.stack(terms).sum()
+        def decide(masks: Tensor, count: int) -> Tensor:
+            return self.classify(experts.repeat_rows(count), masks, generator)
 
-    def _cross_entropy(
-        self, experts: Gaussian, patterns: Tensor, batch: LabelledWindows, generator: torch.Generator
-    ) -> Tensor:
-        rows, count = batch.presence.shape[0], len(patterns)
-        masks = (batch.presence.unsqueeze(1) * patterns).reshape(rows * count, -1)
-        repeated = Gaussian(*(t.repeat_interleave(count, dim=0) for t in experts))
-        logits = self.classify(repeated, masks, generator).reshape(rows, count, -1)
-        return labelled_cross_entropy(logits, batch.labels, smoothing=self.config.label_smoothing)
+        return drawn_pattern_cross_entropy(decide, self.patterns, batch, self.config, generator)
 
 
 def _where_kinds_count(kinds: Sequence[str], presence: Tensor, counts: Mapping[str, Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 from engines.bundle import BundleError, load_manifest
 from engines.compiling.accuracy_gate import DecisionChange, DecisionSet, decision_change, has_decisions
 from engines.compiling.compile import compile_bundle
-from engines.compiling.reduction import reduce_graphs
+from engines.compiling.reduced_precision import reduce_graphs
 from engines.engine import load_engine
 from engines.errors import CompileError
 from engines.opening import open_session

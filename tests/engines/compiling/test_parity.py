@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -31,10 +30,6 @@ def test_every_graph_and_pattern_is_compared(tiny_bundle):
     assert len(graphs) == 14  # 13 graphs and end to end
     for graph in ("fuse", "decode_rgb", "end to end"):
         assert len({c.pattern for c in report.comparisons if c.graph == graph}) == 16
-    raw = json.loads(json.dumps(report.to_json()))
-    assert raw["passed"] is True
-    assert len(raw["comparisons"]) == len(report.comparisons)
-    assert "parity passed" in report.table()
 
 
 @pytest.mark.parametrize(
@@ -59,7 +54,6 @@ def test_a_wrong_value_is_found_in_its_graph(bundle, replace_graph, array, graph
     failed = {c.graph for c in report.failures}
     assert graph in failed
     assert "encode_rgb" not in failed
-    assert "FAILED" in report.table()
 
 
 def test_a_graph_with_other_weights_fails(bundle, replace_graph, tmp_path):

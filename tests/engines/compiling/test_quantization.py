@@ -8,10 +8,10 @@ import pytest
 from engines.bundle import graph_signature, load_manifest
 from engines.compiling.compile import compile_bundle
 from engines.compiling.parity import relative_error
-from engines.compiling.precision import ProductChoice, Samples
-from engines.compiling.products import parsed, run
+from engines.compiling.product_choice import GraphExamples, ProductChoice
 from engines.compiling.quantization import ONNXRUNTIME_CPU, TENSORRT, Quantisation
-from engines.compiling.reduction import reduced_graph_names
+from engines.compiling.reduced_precision import reduced_graph_names
+from engines.compiling.weight_products import parsed, run
 from engines.engine import load_engine
 from engines.errors import CompileError
 from engines.opening import open_session
@@ -173,7 +173,7 @@ def test_a_product_with_values_far_apart_stays_in_float(target):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     expected = x @ weight @ harmless
-    made = ProductChoice("g", model.SerializeToString(), target, Samples({"x": x}, {"y": expected}))
+    made = ProductChoice("g", model.SerializeToString(), target, GraphExamples({"x": x}, {"y": expected}))
     reduced = made.within(5e-2)
     assert (reduced.reduced, reduced.products) == (1, 2)
     assert reduced.error <= 5e-2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +15,6 @@ from virtual_run import open_calm_session
 
 from engines.session import Session
 from runtime.rig import Rig, load_rig
-from runtime.transport.endpoints import Endpoints
-
-
-@pytest.fixture(scope="session")
-def images_rig() -> Rig:
-    """RGB and depth of commands-4: live a tenth of a second after their first frames."""
-    rig = load_rig("commands-4")
-    return rig.model_copy(update={"sensors": rig.sensors[:2]})
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +32,3 @@ def images_session(images_rig: Rig, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def signals_session(signals_rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     yield from open_calm_session(signals_rig, tmp_path_factory.mktemp("signals") / "bundle")
-
-
-@pytest.fixture
-def endpoints() -> Iterator[Endpoints]:
-    # Not tmp_path: its length would not fit into the address of a Unix socket.
-    with tempfile.TemporaryDirectory(prefix="ai-") as name:
-        yield Endpoints(f"ipc://{name}/frames", f"ipc://{name}/decisions")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import threading
 import time
 from array import array
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +25,7 @@ from runtime.bridges.ros2_mapping import (
     topic_base,
 )
 from runtime.rig import load_rig
+from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import DecisionSender, FrameReceiver
 from runtime.wire import (
     Decision,
@@ -213,23 +211,16 @@ def test_without_ros_the_bridge_says_what_to_do() -> None:
         Ros2Bridge(RIG, inputs={})
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="ai-") as name:
-        yield Path(name)
-
-
-def test_messages_go_both_ways(ros: Any, folder: Path) -> None:
-    frames_at, decisions_at = f"ipc://{folder}/frames", f"ipc://{folder}/decisions"
+def test_messages_go_both_ways(ros: Any, endpoints: Endpoints) -> None:
     stop = threading.Event()
     with (
-        FrameReceiver(frames_at) as frames,
-        DecisionSender(decisions_at) as decisions,
+        FrameReceiver(endpoints.frames) as frames,
+        DecisionSender(endpoints.decisions) as decisions,
         Ros2Bridge(
             RIG,
             inputs={"rgb": "/camera/image_raw", "eeg": "/amplifier"},
-            frames=frames_at,
-            decisions=decisions_at,
+            frames=endpoints.frames,
+            decisions=endpoints.decisions,
         ) as bridge,
     ):
         thread = threading.Thread(target=bridge.run, args=(stop,))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +25,6 @@ from runtime.sensors.supervisor import Supervisor
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import FrameSender
 from runtime.wire import Decision, HealthEvent, Observation, Output
-
-
-@pytest.fixture
-def endpoints() -> Iterator[Endpoints]:
-    # Not tmp_path: its length would not fit into the address of a Unix socket.
-    with tempfile.TemporaryDirectory(prefix="ai-") as folder:
-        yield Endpoints(f"ipc://{folder}/frames", f"ipc://{folder}/decisions")
-
-
-@pytest.fixture(scope="module")
-def images_rig() -> Rig:
-    rig = load_rig("commands-4")
-    return rig.model_copy(update={"sensors": rig.sensors[:2]})
 
 
 class Playing:

@@ -5,33 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from running_node import PATIENCE_S, RunningNode
 
-from afterimage.replaying import replay_recording
 from engines.opening import open_session
 from engines.session import Session
 from runtime.node.node import Node
 from runtime.record.recorder import record
+from runtime.record.replay_file import replay_recording
 from runtime.record.writer import RecordingError
-from runtime.rig import Rig, load_rig
+from runtime.rig import Rig
 from runtime.sensors.supervisor import Supervisor
 from runtime.transport.control import ControlError, swap_bundle
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import JOURNAL_PREFIX, Decision, HealthEvent, Output
-
-
-@pytest.fixture(scope="module")
-def rig() -> Rig:
-    rig = load_rig("commands-4")
-    return rig.model_copy(update={"sensors": rig.sensors[:2]})
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +35,6 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="ai-") as name:
-        yield name
-
-
 class Served(RunningNode):
     """A node that runs with real sensor processes.
 
@@ -56,9 +42,9 @@ class Served(RunningNode):
         late_ms: the most that a sensor which was not stopped was late, after the block.
     """
 
-    def __init__(self, rig: Rig, bundle: Path, folder: str, *, control: str | None = None) -> None:
-        self.endpoints = Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d")
-        self.control = control or f"ipc://{folder}/c"
+    def __init__(self, rig: Rig, bundle: Path, endpoints: Endpoints, *, control: str | None = None) -> None:
+        self.endpoints = endpoints
+        self.control = control or endpoints.frames.replace("frames", "control")
         self.session = open_session(bundle)
         self.late_ms = 0.0
         self._stopped: set[str] = set()
@@ -121,9 +107,9 @@ class Served(RunningNode):
 
 
 def test_under_load_nothing_is_missed_and_no_sensor_is_lost(
-    rig: Rig, images_bundle: Path, other_bundle: Path, folder: str
+    images_rig: Rig, images_bundle: Path, other_bundle: Path, endpoints: Endpoints
 ) -> None:
-    with Served(rig, images_bundle, folder) as served:
+    with Served(images_rig, images_bundle, endpoints) as served:
         first = served.session.bundle_hash
         served.read_until_live(first)
         came = len(served.messages)
@@ -144,7 +130,11 @@ def test_under_load_nothing_is_missed_and_no_sensor_is_lost(
 
 
 def test_while_a_sensor_is_silent_it_stays_so_and_comes_back_on_the_other_bundle(
-    rig: Rig, images_bundle: Path, other_bundle: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+    images_rig: Rig,
+    images_bundle: Path,
+    other_bundle: Path,
+    endpoints: Endpoints,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def slowly(path: Path) -> Session:
         time.sleep(0.5)  # as a large bundle would take: ten ticks, if they waited for it
@@ -152,8 +142,8 @@ def test_while_a_sensor_is_silent_it_stays_so_and_comes_back_on_the_other_bundle
 
     monkeypatch.setattr("runtime.node.swapping.open_session", slowly)
     # So patient that a machine without time for its processes is no fault.
-    health = rig.health.model_copy(update={"silence_floor_s": 0.8, "late_s": 0.4})
-    with Served(rig.model_copy(update={"health": health}), images_bundle, folder) as served:
+    health = images_rig.health.model_copy(update={"silence_floor_s": 0.8, "late_s": 0.4})
+    with Served(images_rig.model_copy(update={"health": health}), images_bundle, endpoints) as served:
         first = served.session.bundle_hash
         served.read_until_live(first)
         served.send_signal("rgb", signal.SIGSTOP)
@@ -183,12 +173,12 @@ def test_while_a_sensor_is_silent_it_stays_so_and_comes_back_on_the_other_bundle
 
 
 def test_what_cannot_take_over_is_refused_and_the_node_goes_on(
-    rig: Rig, images_bundle: Path, tiny_bundle: Path, folder: str, tmp_path: Path
+    images_rig: Rig, images_bundle: Path, tiny_bundle: Path, endpoints: Endpoints, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(images_bundle, broken)
     (broken / "fuse.onnx").write_bytes(b"no graph")
-    with Served(rig, images_bundle, folder) as served:
+    with Served(images_rig, images_bundle, endpoints) as served:
         with pytest.raises(ControlError, match="manifest"):
             swap_bundle(served.control, str(tmp_path / "nowhere"))
         with pytest.raises(ControlError, match="needs"):
@@ -201,7 +191,7 @@ def test_what_cannot_take_over_is_refused_and_the_node_goes_on(
 
 
 def test_a_plain_tcp_port_takes_no_commands(
-    rig: Rig, images_bundle: Path, other_bundle: Path, folder: str
+    images_rig: Rig, images_bundle: Path, other_bundle: Path, endpoints: Endpoints
 ) -> None:
     import socket
 
@@ -209,25 +199,25 @@ def test_a_plain_tcp_port_takes_no_commands(
         probe.bind(("127.0.0.1", 0))
         control = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     with (
-        Served(rig, images_bundle, folder, control=control),
+        Served(images_rig, images_bundle, endpoints, control=control),
         pytest.raises(ControlError, match="over ipc or with an operator's key"),
     ):
         swap_bundle(control, str(other_bundle))
 
 
-def test_without_a_node_the_asker_is_told_so(folder: str) -> None:
+def test_without_a_node_the_asker_is_told_so(endpoints: Endpoints) -> None:
     with pytest.raises(ControlError, match="is the node running"):
-        swap_bundle(f"ipc://{folder}/nobody", "bundle", timeout_s=0.3)
+        swap_bundle(endpoints.frames.replace("frames", "nobody"), "bundle", timeout_s=0.3)
 
 
 def test_a_recording_across_a_swap_replays_exactly_with_both_bundles(
-    rig: Rig, images_bundle: Path, other_bundle: Path, folder: str, tmp_path: Path
+    images_rig: Rig, images_bundle: Path, other_bundle: Path, endpoints: Endpoints, tmp_path: Path
 ) -> None:
     path = tmp_path / "swapped.mcap"
     stop = threading.Event()
-    served = Served(rig, images_bundle, folder)
+    served = Served(images_rig, images_bundle, endpoints)
     recorder = threading.Thread(
-        target=record, args=(rig, path, stop), kwargs={"endpoint": served.endpoints.decisions}
+        target=record, args=(images_rig, path, stop), kwargs={"endpoint": served.endpoints.decisions}
     )
     recorder.start()
     try:

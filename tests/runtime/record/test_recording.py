@@ -21,13 +21,13 @@ from process_under_test import ProcessUnderTest, python, run_to_end
 pytest.importorskip("mcap", reason="recordings need mcap, which is not installed")
 from mcap.reader import make_reader
 
-from afterimage.replaying import replay_recording
 from engines.opening import open_session
 from runtime.node.node import Node
 from runtime.record.reader import read_recording
 from runtime.record.recorder import record
+from runtime.record.replay_file import replay_recording
 from runtime.record.writer import RecordingError, RecordingWriter
-from runtime.rig import Rig, load_rig
+from runtime.rig import Rig
 from runtime.sensors.publisher import Sensor
 from runtime.signals.faults import Fault, FaultSchedule
 from runtime.transport.endpoints import Endpoints
@@ -35,12 +35,6 @@ from runtime.transport.sockets import FrameSender
 from runtime.wire import JOURNAL_PREFIX, JournalEntry, WireError, decode_entry, encode_entry
 
 SECONDS = 4.0
-
-
-@pytest.fixture(scope="module")
-def rig() -> Rig:
-    loaded = load_rig("commands-4")
-    return loaded.model_copy(update={"sensors": loaded.sensors[:2]})
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +63,16 @@ def play(rig: Rig, endpoints: Endpoints, stop: threading.Event) -> None:
 
 @pytest.fixture(scope="module")
 def recording(
-    images_bundle: Path, rig: Rig, endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory
+    images_bundle: Path, images_rig: Rig, endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A recording that began with its node."""
     path = tmp_path_factory.mktemp("recording") / "session.mcap"
     stop, ended, stop_recorder = threading.Event(), threading.Event(), threading.Event()
-    with open_session(images_bundle) as session, Node(rig, session, endpoints) as node:
+    with open_session(images_bundle) as session, Node(images_rig, session, endpoints) as node:
         recorder = threading.Thread(
-            target=record, args=(rig, path, stop_recorder), kwargs={"endpoint": endpoints.decisions}
+            target=record, args=(images_rig, path, stop_recorder), kwargs={"endpoint": endpoints.decisions}
         )
-        sensors = threading.Thread(target=play, args=(rig, endpoints, stop))
+        sensors = threading.Thread(target=play, args=(images_rig, endpoints, stop))
         recorder.start()
         try:
             assert node.await_subscriber(JOURNAL_PREFIX, 10)
@@ -159,7 +153,7 @@ def test_a_free_replay_is_the_same_every_time_and_obeys_a_fault_schedule(
 
 
 def test_a_recorder_that_is_killed_leaves_a_file_good_to_its_last_chunk(
-    images_bundle: Path, rig: Rig, endpoints: Endpoints, tmp_path: Path
+    images_bundle: Path, images_rig: Rig, endpoints: Endpoints, tmp_path: Path
 ) -> None:
     path, stop = tmp_path / "killed.mcap", threading.Event()
     code = (
@@ -169,10 +163,10 @@ def test_a_recorder_that_is_killed_leaves_a_file_good_to_its_last_chunk(
     )
     with (
         open_session(images_bundle) as session,
-        Node(rig, session, endpoints) as node,
+        Node(images_rig, session, endpoints) as node,
         ProcessUnderTest(python(code, path, endpoints.decisions)) as recorder,
     ):
-        sensors = threading.Thread(target=play, args=(rig, endpoints, stop))
+        sensors = threading.Thread(target=play, args=(images_rig, endpoints, stop))
         try:
             assert node.await_subscriber(JOURNAL_PREFIX, 30)
             sensors.start()

@@ -11,9 +11,9 @@ from xdf_files import write_xdf
 pytest.importorskip("mcap", reason="recordings need mcap, which is not installed")
 pytest.importorskip("pyxdf", reason="needs the xdf extra")
 
-from afterimage.replaying import replay_recording
 from engines.opening import open_session
 from runtime.record.reader import read_recording
+from runtime.record.replay_file import replay_recording
 from runtime.record.writer import RecordingError
 from runtime.rig import Rig, load_rig
 from runtime.rig.source_options import Transform

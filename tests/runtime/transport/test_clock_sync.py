@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from running_node import RunningNode
 from engines.opening import open_session
 from runtime.core.clock import node_time
 from runtime.node.node import Node
-from runtime.rig import load_rig
+from runtime.rig import Rig
 from runtime.transport.clock_sync import ClockSync
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import DecisionReceiver
@@ -60,25 +58,17 @@ with ClockSync(control, f"{modality} device", now) as sync, Sensor(rig, modality
 """
 
 
-@pytest.fixture
-def folder() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="ai-") as made:
-        yield made
-
-
 def test_sensors_on_skewed_drifting_clocks_are_aligned_within_two_milliseconds(
-    images_bundle: Path, folder: str
+    images_bundle: Path, images_rig: Rig, endpoints: Endpoints
 ) -> None:
     """Each frame carries its true time in its first pixels; the journal has what the node made of its stamp."""
-    loaded = load_rig("commands-4")
-    rig = loaded.model_copy(update={"sensors": loaded.sensors[:2]})
-    endpoints, control = Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d"), f"ipc://{folder}/c"
+    control = endpoints.frames.replace("frames", "control")
     clocks = {"rgb": (7 * 3600 * 10**9, 120e-6), "depth": (-11 * 10**9, -90e-6)}
     errors: dict[str, list[float]] = {m: [] for m in clocks}
     uncertainties = []
     with ExitStack() as stack:
         session = stack.enter_context(open_session(images_bundle))
-        node = Node(rig, session, endpoints, control=control)
+        node = Node(images_rig, session, endpoints, control=control)
         journal = stack.enter_context(DecisionReceiver(endpoints.decisions, [JOURNAL_PREFIX]))
         stack.enter_context(RunningNode(node))
         for modality, (skew, drift) in clocks.items():
@@ -102,16 +92,13 @@ def test_sensors_on_skewed_drifting_clocks_are_aligned_within_two_milliseconds(
     assert all(not states[m]["dropped"].get("future") for m in clocks)
 
 
-def test_a_node_that_comes_later_is_found(images_bundle: Path, folder: str) -> None:
-    rig = load_rig("commands-4")
-    rig = rig.model_copy(update={"sensors": rig.sensors[:2]})
-    control = f"ipc://{folder}/c"
+def test_a_node_that_comes_later_is_found(images_bundle: Path, images_rig: Rig, endpoints: Endpoints) -> None:
+    control = endpoints.frames.replace("frames", "control")
     with ClockSync(control, "device", lambda: time.monotonic_ns() + 5_000 * MS) as sync:
         assert not until(lambda: sync.clock() is not None, 0.3)
-        endpoints = Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d")
         with (
             open_session(images_bundle) as session,
-            RunningNode(Node(rig, session, endpoints, control=control)),
+            RunningNode(Node(images_rig, session, endpoints, control=control)),
         ):
             assert until(lambda: sync.clock() is not None, 20)
             clock = sync.clock()
@@ -145,13 +132,13 @@ def test_a_request_that_is_wrong_is_told_so(change: dict[str, object]) -> None:
     assert reply["detail"]
 
 
-def test_strangers_on_the_control_socket_do_not_stop_it(images_bundle: Path, folder: str) -> None:
-    rig = load_rig("commands-4")
-    rig = rig.model_copy(update={"sensors": rig.sensors[:2]})
-    control, stop = f"ipc://{folder}/c", threading.Event()
+def test_strangers_on_the_control_socket_do_not_stop_it(
+    images_bundle: Path, images_rig: Rig, endpoints: Endpoints
+) -> None:
+    control, stop = endpoints.frames.replace("frames", "control"), threading.Event()
     with (
         open_session(images_bundle) as session,
-        Node(rig, session, Endpoints(f"ipc://{folder}/f", f"ipc://{folder}/d"), control=control) as node,
+        Node(images_rig, session, endpoints, control=control) as node,
         zmq.Context() as context,
         context.socket(zmq.DEALER) as stranger,
     ):

@@ -21,13 +21,10 @@ from runtime.sensors.supervisor import Supervisor
 from runtime.transport.endpoints import Endpoints
 
 
-def images_rig() -> Rig:
-    rig = load_rig("commands-4")
-    return rig.model_copy(update={"sensors": rig.sensors[:2]})
-
-
-def test_a_node_hears_and_tells_those_with_keys_alone(images_bundle: Path, tmp_path: Path) -> None:
-    folder, rig = KeyFolder(tmp_path / "keys"), images_rig()
+def test_a_node_hears_and_tells_those_with_keys_alone(
+    images_bundle: Path, images_rig: Rig, tmp_path: Path
+) -> None:
+    folder, rig = KeyFolder(tmp_path / "keys"), images_rig
     endpoints = Endpoints(free_endpoint(), free_endpoint(), folder.node)
     stop = threading.Event()
     result: dict[str, Any] = {}
@@ -68,7 +65,7 @@ def test_a_node_hears_and_tells_those_with_keys_alone(images_bundle: Path, tmp_p
 
 
 def test_run_records_itself_with_its_own_keys(
-    images_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images_bundle: Path, images_rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("mcap", reason="recordings need mcap, which is not installed")
     from afterimage.recording import recording
@@ -78,7 +75,7 @@ def test_run_records_itself_with_its_own_keys(
     folder = KeyFolder(tmp_path / "afterimage" / "keys")
     endpoints = Endpoints(free_endpoint(), free_endpoint(), folder.node)
     rig = tmp_path / "images.yaml"
-    rig.write_text(images_rig().model_dump_json())  # JSON is YAML
+    rig.write_text(images_rig.model_dump_json())  # JSON is YAML
     path = tmp_path / "session.mcap"
     with (
         open_session(images_bundle) as session,
@@ -92,7 +89,7 @@ def test_run_records_itself_with_its_own_keys(
 
 
 def test_sense_reaches_a_node_by_keys_and_on_its_clock(
-    images_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images_bundle: Path, images_rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As from another machine: frames and probes over CURVE, stamps moved onto the node's clock."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -100,7 +97,7 @@ def test_sense_reaches_a_node_by_keys_and_on_its_clock(
     endpoints, control = Endpoints(free_endpoint(), free_endpoint(), folder.node), free_endpoint()
     folder.allow("camera", "sensor", "rgb")
     reader = folder.allow("desk", "reader")
-    plain = images_rig()
+    plain = images_rig
     remote = RemoteNode(control=control, keys="camera", server_key="node")
     stop, ahead_ns = threading.Event(), 3_600_000_000_000
     with (

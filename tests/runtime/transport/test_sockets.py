@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,14 +21,6 @@ from runtime.transport.sockets import (
     FrameReceiver,
     FrameSender,
 )
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    # Not tmp_path: its length would not fit into the address of a Unix socket.
-    with tempfile.TemporaryDirectory(prefix="ai-") as name:
-        yield Path(name)
-
 
 GREETING = b"greeting"
 
@@ -98,12 +88,14 @@ def test_one_endpoint_for_both_is_refused() -> None:
         Endpoints("tcp://127.0.0.1:5555", "tcp://127.0.0.1:5555")
 
 
-def test_default_endpoints_are_private_to_the_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+def test_default_endpoints_are_private_to_the_user(
+    socket_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(socket_folder))
     endpoints = default_endpoints("commands-4")
-    assert endpoints.frames == f"ipc://{folder}/afterimage-{os.getuid()}/commands-4/frames"
+    assert endpoints.frames == f"ipc://{socket_folder}/afterimage-{os.getuid()}/commands-4/frames"
     prepare_directory(endpoints.frames)
-    private = folder / f"afterimage-{os.getuid()}"
+    private = socket_folder / f"afterimage-{os.getuid()}"
     for path in (private, private / "commands-4"):
         assert path.stat().st_mode & 0o777 == 0o700
     (private / "commands-4").chmod(0o755)
@@ -116,17 +108,17 @@ def test_default_endpoints_are_private_to_the_user(folder: Path, monkeypatch: py
 
 
 def test_a_link_in_place_of_the_private_directory_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    socket_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    (folder / "elsewhere" / "commands-4").mkdir(parents=True, mode=0o700)
-    (folder / f"afterimage-{os.getuid()}").symlink_to(folder / "elsewhere")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(socket_folder))
+    (socket_folder / "elsewhere" / "commands-4").mkdir(parents=True, mode=0o700)
+    (socket_folder / f"afterimage-{os.getuid()}").symlink_to(socket_folder / "elsewhere")
     with pytest.raises(EndpointError, match="expected a directory"):
         prepare_directory(default_endpoints("commands-4").frames)
 
 
-def test_messages_arrive_whole_and_in_order(folder: Path) -> None:
-    with FrameReceiver(f"ipc://{folder}/frames") as receiver, connect(receiver) as sender:
+def test_messages_arrive_whole_and_in_order(socket_folder: Path) -> None:
+    with FrameReceiver(f"ipc://{socket_folder}/frames") as receiver, connect(receiver) as sender:
         for i in range(100):
             sender.send([b"topic", str(i).encode(), b"x" * 10_000])
         got = drain(receiver, 100)
@@ -140,17 +132,17 @@ def test_loopback_tcp_works_as_well() -> None:
         assert drain(receiver, 1) == [[b"topic", b"header", b"payload"]]
 
 
-def test_a_message_of_too_many_parts_is_cut_and_the_next_one_is_whole(folder: Path) -> None:
-    with FrameReceiver(f"ipc://{folder}/frames") as receiver, connect(receiver) as sender:
+def test_a_message_of_too_many_parts_is_cut_and_the_next_one_is_whole(socket_folder: Path) -> None:
+    with FrameReceiver(f"ipc://{socket_folder}/frames") as receiver, connect(receiver) as sender:
         sender.send([b"p"] * 5000)
         sender.send([b"topic", b"header", b"payload"])
         got = drain(receiver, 2)
     assert [len(g) for g in got] == [MAX_PARTS + 1, 3]
 
 
-def test_a_sensor_that_floods_does_not_starve_another(folder: Path) -> None:
+def test_a_sensor_that_floods_does_not_starve_another(socket_folder: Path) -> None:
     with (
-        FrameReceiver(f"ipc://{folder}/frames", high_water_mark=50) as receiver,
+        FrameReceiver(f"ipc://{socket_folder}/frames", high_water_mark=50) as receiver,
         connect(receiver) as flooding,
         connect(receiver) as quiet,
     ):
@@ -163,16 +155,16 @@ def test_a_sensor_that_floods_does_not_starve_another(folder: Path) -> None:
     assert first.count(b"quiet") == 10
 
 
-def test_sending_to_nobody_never_waits_and_memory_is_bounded(folder: Path) -> None:
-    with FrameSender(f"ipc://{folder}/frames") as sender:
+def test_sending_to_nobody_never_waits_and_memory_is_bounded(socket_folder: Path) -> None:
+    with FrameSender(f"ipc://{socket_folder}/frames") as sender:
         begin = time.monotonic()
         for _ in range(2000):
             sender.send([b"topic", b"h", b"x" * 100_000])
         assert time.monotonic() - begin < 5
 
 
-def test_a_second_node_on_the_same_address_is_refused_and_the_first_goes_on(folder: Path) -> None:
-    endpoint = f"ipc://{folder}/frames"
+def test_a_second_node_on_the_same_address_is_refused_and_the_first_goes_on(socket_folder: Path) -> None:
+    endpoint = f"ipc://{socket_folder}/frames"
     with FrameReceiver(endpoint) as receiver, connect(receiver) as sender:
         with pytest.raises(EndpointError, match="another node listens"):
             FrameReceiver(endpoint)
@@ -190,8 +182,8 @@ def test_a_second_node_on_the_same_port_is_refused() -> None:
         FrameReceiver(receiver.endpoint)
 
 
-def test_a_sensor_finds_a_node_that_comes_back(folder: Path) -> None:
-    endpoint = f"ipc://{folder}/frames"
+def test_a_sensor_finds_a_node_that_comes_back(socket_folder: Path) -> None:
+    endpoint = f"ipc://{socket_folder}/frames"
     with FrameReceiver(endpoint) as receiver:
         sender = connect(receiver)
     with sender, FrameReceiver(endpoint) as receiver:
@@ -203,8 +195,8 @@ def test_a_sensor_finds_a_node_that_comes_back(folder: Path) -> None:
         assert until(found)
 
 
-def test_the_node_knows_what_is_read_and_what_no_more(folder: Path) -> None:
-    endpoint = f"ipc://{folder}/decisions"
+def test_the_node_knows_what_is_read_and_what_no_more(socket_folder: Path) -> None:
+    endpoint = f"ipc://{socket_folder}/decisions"
     with DecisionSender(endpoint) as sender:
 
         def subscribed(topic: bytes) -> bool:
@@ -225,8 +217,8 @@ def test_the_node_knows_what_is_read_and_what_no_more(folder: Path) -> None:
         assert until(lambda: not subscribed(b"imputed/rgb"))
 
 
-def test_closing_twice_and_with_messages_unsent_returns_at_once(folder: Path) -> None:
-    sender = FrameSender(f"ipc://{folder}/frames")
+def test_closing_twice_and_with_messages_unsent_returns_at_once(socket_folder: Path) -> None:
+    sender = FrameSender(f"ipc://{socket_folder}/frames")
     sender.send([b"never delivered"])
     begin = time.monotonic()
     sender.close()

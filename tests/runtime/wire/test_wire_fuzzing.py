@@ -46,7 +46,7 @@ from runtime.wire.control import (
 )
 
 BATCH = 50_000
-BATCHES = int(os.environ.get("AFTERIMAGE_FUZZ_BATCHES", "4"))
+BATCHES = int(os.environ.get("AFTERIMAGE_FUZZ_BATCHES", "2"))
 
 BY_BYTES = {
     Reason.BAD_PARTS,

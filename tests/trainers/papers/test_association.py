@@ -129,7 +129,7 @@ def test_speech_spectra_are_what_the_audio_network_works_out_itself() -> None:
     wave[:, :2500] *= 0.01
     audio = AudioNetwork(SpeechSpec(), 8, 16).eval()
     speech = SpeechSpectrumNetwork(SpeechSpec(), 8, 16).eval()
-    window = audio._aligned(wave)
+    window = audio.centred_spectrum(wave)
     assert tuple(window.shape[1:]) == speech.window_shape == (40, 51)
     torch.testing.assert_close(speech.features(window), audio.features(wave))
     torch.testing.assert_close(speech.target(window), audio.target(wave))

@@ -32,7 +32,7 @@ def digits(count: int) -> np.ndarray:
 @both_cuts
 def test_stripes_join_to_the_digit_that_was_cut(count: int) -> None:
     stripes, images = Stripes.of(count), digits(3)
-    joined = stripes.join({n: torch.from_numpy(a) for n, a in stripes.cut(images).items()}).numpy()
+    joined = stripes.join({n: torch.from_numpy(a) for n, a in stripes.split(images).items()}).numpy()
     kept = stripes.height * count
     assert kept in (27, 28)
     assert (joined[:, :kept] == images[:, :kept]).all()

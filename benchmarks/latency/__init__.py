@@ -1,0 +1,1 @@
+"""The latency benchmark with peers, and with every sensor at its full rate."""

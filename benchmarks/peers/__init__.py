@@ -1,0 +1,1 @@
+"""The runtimes that Afterimage is compared with, each doing the same job as its users would write it."""

@@ -1,0 +1,1 @@
+"""How much one node carries: message rates, CPU per message, rigs on a core."""

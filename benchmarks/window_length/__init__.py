@@ -1,0 +1,1 @@
+"""What the window length of each sensor costs in accuracy."""
