@@ -31,7 +31,7 @@ SAMPLE_WINDOWS = 300
 
 
 def train(
-    system: str | Path,
+    system: str | Path | ModelConfig,
     source: Source,
     out: Path,
     *,
@@ -46,7 +46,7 @@ def train(
     Writes ``out/bundle``, ``out/checkpoint``, ``out/config.json``, ``out/pairing.json`` and ``out/metrics.json``.
 
     Args:
-        system: name of a shipped model configuration, or the path of one.
+        system: a model configuration, the name of a shipped one, or the path of one.
         source: signals to learn from.
         out: folder of the run.
         seed: in place of the configuration's.
@@ -65,7 +65,7 @@ def train(
         ExportError: the exported graphs do not agree with the trained system.
     """
     changes = dict(changes or {}) | ({} if seed is None else {"seed": seed})
-    config = load_model_config(system, changes)
+    config = system if isinstance(system, ModelConfig) else load_model_config(system, changes)
     torch.set_num_threads(config.torch_threads)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from engines.bundle import ModalitySpec
 from engines.session import Session
 from trainers.evaluation.patterns import Evidence, batches, fuse_all
+from trainers.modalities.signal import SMALLEST_BLOCK, signal_steps
 
 Array = npt.NDArray[np.float32]
 
@@ -29,6 +30,7 @@ SPACES = {
     "rgb": "intensity 0..255, every pixel",
     "depth": "mm, only pixels that the sensor measured (raw value > 0)",
     "audio": "MFCC of the energy-centred window, 40 coefficients x frames",
+    "signal": "level and log spread of every channel in steps of a tenth of a second",
     "eeg": f"ln(amplitude / 1 uV) by channel, {LOWEST_HZ:g} to {HIGHEST_HZ:g} Hz; phase is not compared",
 }
 """Kind -> what its errors are measured on, in words."""
@@ -62,7 +64,33 @@ def to_comparison_space(spec: ModalitySpec, observations: Array) -> Array:
     """Observations (B, *observation_shape) as they are compared; see :data:`SPACES`."""
     if spec.kind == "eeg":
         return log_amplitude_spectrum(observations, spec.rate_hz)
+    if spec.kind == "signal":
+        return levels_and_sizes(observations, spec.rate_hz)
     return observations
+
+
+def levels_and_sizes(waveform: npt.NDArray[np.floating], rate_hz: float) -> Array:
+    """A series in steps of about a tenth of a second: the mean of each, and the log of the spread within it.
+
+    What oscillates faster than a step cannot be foretold sample by sample; how strongly it does can.
+
+    Args:
+        waveform: (B, T, C) in any unit.
+        rate_hz: samples per second.
+
+    Returns:
+        (B, 2, C, K) float32; (B, 1, C, K) where a step holds too few samples to have a spread.
+    """
+    samples = waveform.shape[1]
+    steps = signal_steps(samples, rate_hz)
+    parts = np.array_split(waveform.astype(np.float64), steps, axis=1)
+    means = np.stack([part.mean(axis=1) for part in parts], axis=2)
+    if samples / steps < SMALLEST_BLOCK:
+        return means[:, np.newaxis].astype(np.float32)
+    spreads = np.stack([part.std(axis=1) for part in parts], axis=2)
+    floor = 0.01 * spreads.mean(axis=2, keepdims=True) + 1e-9
+    sizes: Array = np.stack([means, np.log(np.hypot(spreads, floor))], axis=1).astype(np.float32)
+    return sizes
 
 
 def mean_squared_ratio(measured: Array, estimated: Array, weight: Array | None = None) -> float:

@@ -18,6 +18,11 @@ FLOOR = 0.01
 """Added to sizes before the logarithm, in standard deviations of the channel."""
 
 
+def signal_steps(samples: int, rate_hz: float) -> int:
+    """Into how many steps a window is summed up."""
+    return min(max(round(samples / rate_hz / STEP_S), FEWEST_STEPS), MOST_STEPS, samples)
+
+
 def averaging_matrix(samples: int, steps: int) -> Tensor:
     """(steps, samples): the mean over each of so many equal stretches of a window; samples on an edge are shared."""
     edges = torch.linspace(0, samples, steps + 1, dtype=torch.float64)
@@ -46,8 +51,7 @@ class SignalNetwork(ModalityNetwork):
                 f"{FEWEST_STEPS} samples or more, got sample_shape {shape}, window {spec.window}"
             )
         channels, samples = shape[0], spec.window
-        wanted = round(samples / spec.rate_hz / STEP_S)
-        steps = min(max(wanted, FEWEST_STEPS), MOST_STEPS, samples)
+        steps = signal_steps(samples, spec.rate_hz)
         self.fluctuates = samples / steps >= SMALLEST_BLOCK
         parts = 2 if self.fluctuates else 1
         self.window_shape = self.observation_shape = (samples, channels)
