@@ -11,8 +11,25 @@ import typer
 from afterimage.cli.arguments import JsonOption, write_json
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from runtime.sessions.checking import CheckReport
     from runtime.sessions.dataset import Dataset
+    from trainers.own_data import Scores
+
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        help="Own sessions: split by session, by time, or by a tag such as person. Default: by session from 3 on.",
+    ),
+]
+TestOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--test", help="Own sessions: a session, or a value of the tag, that is the test; repeatable."
+    ),
+]
 
 dataset = typer.Typer(no_args_is_help=True, help="Look at recorded sessions before training on them.")
 
@@ -46,15 +63,10 @@ def check(
 
       afterimage dataset check sessions/ --by person --test ada --picture sessions.png
     """
-    from runtime.rig import load_rig
     from runtime.sessions.checking import check_dataset
-    from runtime.sessions.dataset import Dataset, default_lengths
-    from runtime.sessions.splits import SplitPlan
+    from runtime.sessions.dataset import default_lengths
 
-    options = (
-        {} if by is None and not test else {"plan": SplitPlan(by=by or "session", test=tuple(test or ()))}
-    )
-    data = Dataset.load(folder, rig=load_rig(rig) if rig else None, **options)
+    data = open_sessions(folder, rig, by, test)
     report = check_dataset(data, default_lengths(data))
     if picture is not None:
         from runtime.sessions.picture import draw_dataset
@@ -66,6 +78,49 @@ def check(
         _show(data, report)
     if report.problems:
         raise typer.Exit(1)
+
+
+def has_sessions(folder: Path) -> bool:
+    """Whether a folder holds sessions, and not the packs of the shipped rig."""
+    return any(folder.glob("*.mcap"))
+
+
+def open_sessions(folder: Path, rig: str | None, by: str | None, test: list[str] | None) -> Dataset:
+    """The data set of a folder, split as the options say.
+
+    Raises:
+        RecordingError, RigError, DatasetError: see there.
+    """
+    from runtime.rig import load_rig
+    from runtime.sessions.dataset import Dataset
+    from runtime.sessions.splits import SplitPlan
+
+    chosen = load_rig(rig) if rig else None
+    if by is None and not test:
+        return Dataset.load(folder, rig=chosen)
+    return Dataset.load(folder, rig=chosen, plan=SplitPlan(by=by or "session", test=tuple(test or ())))
+
+
+def show_scores(console: Console, scores: Scores, split: str) -> None:
+    """Print what a bundle does on a split, beside plain features and chance; warnings come last."""
+    from rich.table import Table
+
+    table = Table(
+        f"sensors present ({split}, {scores.windows} windows)", "model", "plain features", "calibration error"
+    )
+    for pattern, share in scores.accuracy.items():
+        table.add_row(
+            pattern, f"{share:.3f}", f"{scores.plain_features[pattern]:.3f}", f"{scores.ece[pattern]:.3f}"
+        )
+    table.add_row("none (chance)", f"{scores.chance:.3f}", "", "")
+    console.print(table)
+    for name, errors in scores.imputation.items():
+        console.print(
+            f"imputed {name}: error {errors['nmse']:.3f}, class mean {errors['class_mean_nmse']:.3f}",
+            highlight=False,
+        )
+    for warning in scores.warnings:
+        console.print(f"[bold red]warning:[/] {warning}", highlight=False, soft_wrap=True)
 
 
 def _show(data: Dataset, report: CheckReport) -> None:

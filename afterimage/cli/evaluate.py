@@ -15,6 +15,7 @@ from afterimage.cli.arguments import (
     data_name,
     write_json,
 )
+from afterimage.cli.dataset import SplitOption, TestOption, has_sessions, open_sessions, show_scores
 from configs.errors import import_extra
 
 if TYPE_CHECKING:
@@ -35,16 +36,25 @@ def evaluate(
     synthetic: SyntheticOption = False,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     json_file: JsonOption = None,
+    rig: Annotated[
+        str | None,
+        typer.Option(help="Own sessions: rig file; which sensors. Default: those of the first session."),
+    ] = None,
+    by: SplitOption = None,
+    test: TestOption = None,
 ) -> None:
     """Measure a model on a split: all missing patterns, three fill policies, calibration, imputation, retrieval.
 
-    A checkpoint is calibrated on the validation split first, as it would be at the end of training.
+    A checkpoint is calibrated on the validation split first, as it would be at the end of training. --data with a
+    folder of sessions (*.mcap) measures a bundle on those, split as it was for training: give the same --by and --test.
 
     Examples:
 
       afterimage evaluate runs/svae/bundle --json evaluation.json
 
       afterimage evaluate runs/svae/checkpoint
+
+      afterimage evaluate runs/mine/bundle --data sessions/ --by person --test ada
     """
     from rich.console import Console
 
@@ -57,6 +67,15 @@ def evaluate(
         raise typer.BadParameter(f"split should be one of {', '.join(SPLITS)}, got {split!r}")
     checkpoints = import_extra("trainers.checkpoint_evaluation", "evaluation")
     found = checkpoints.find_model(model)
+    if data is not None and has_sessions(data):
+        scores = import_extra("trainers.own_data", "evaluation").open_and_score(
+            found, open_sessions(data, rig, by, test), split
+        )
+        if json_file is not None:
+            write_json(json_file, json.dumps({"split": split, **vars(scores)}, indent=1))
+        if json_file is None or str(json_file) != "-":
+            show_scores(Console(), scores, split)
+        return
     source = open_source(data_name(data, synthetic), data)
     if checkpoints.is_checkpoint(found):
         result = checkpoints.evaluate_checkpoint(found, source, split=split)
