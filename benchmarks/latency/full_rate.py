@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from afterimage.bench.latency.measurement import OWN_PATH, RATE, Arrivals, start_middle, start_sender
-from afterimage.bench.process import BenchmarkProcess, ProcessError
+from engines.measuring.process import BenchmarkProcess, ProcessError
 from runtime.rig import Rig, TickPolicy
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import FUSED, imputed_topic

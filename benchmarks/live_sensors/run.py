@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 import yaml
 
-from afterimage.bench.process import BenchmarkProcess, ProcessError
+from engines.measuring.process import BenchmarkProcess, ProcessError
 from runtime.client import Client
 from runtime.rig import load_rig
 from runtime.sensors.supervisor import Supervisor

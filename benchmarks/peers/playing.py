@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from afterimage.bench.process import BenchmarkProcess
 from benchmarks.peers import dora_nodes
 from benchmarks.peers.job import PeerSpec
 from configs.errors import AfterimageError
+from engines.measuring.process import BenchmarkProcess
 from runtime.rig import Rig
 
 STARTING_S = 60.0

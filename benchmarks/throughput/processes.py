@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from afterimage.bench.process import BenchmarkProcess
 from benchmarks.throughput.node_process import NodeSpec
 from benchmarks.throughput.search import Step, judged
 from benchmarks.throughput.sender_process import Order, SenderSpec
+from engines.measuring.process import BenchmarkProcess
 from runtime.rig import Rig
 
 Transport = Literal["ipc", "tcp"]

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from zmq.utils.monitor import recv_monitor_message
 
 from afterimage.bench.latency.sender import playable_messages
-from afterimage.bench.process import ProcessError
+from engines.measuring.process import ProcessError
 from runtime.rig import Rig
 from runtime.transport.sockets import FrameSender
 from runtime.wire import encode_frame

@@ -1,1 +1,1 @@
-"""How fast the graphs of a bundle are: calls timed turn by turn, the machine, and the least time they could take."""
+"""Parts of measurements: calls timed turn by turn, processes, the machine, the least time that a graph can take."""

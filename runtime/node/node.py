@@ -163,7 +163,7 @@ class Node:
         Returns:
             0 if there may be more to do, else for how many nanoseconds there is nothing to do unless a message comes.
         """
-        self._receive()
+        self.receive()
         # The clock is read after receiving, which may be where a stall happened; the rest of the turn uses this time.
         if self._clock() - self._turn_ns > _STALL_NS:
             self._catch_up()
@@ -188,6 +188,28 @@ class Node:
             self._garbage.collect()
             return 0
         return min(deadline - now, _LONGEST_WAIT_NS)
+
+    def receive(self) -> int:
+        """Receive what waits in every socket, and do nothing else; :meth:`turn` does it first, within :meth:`running`.
+
+        Returns:
+            How many messages of sensors came, a bounded number.
+        """
+        new_subscriptions, commands = self._sockets.poll(self._clock)
+        if any(JOURNAL_PREFIX.startswith(prefix) for prefix in new_subscriptions):
+            self._hosted[0].begin_journal(self._clock())
+        for command in commands:
+            assert self._sockets.control is not None
+            self._swap.start(command, self._sockets.control, self._session.manifest)
+        first = self._hosted[0]
+        count = 0
+        for count, parts in enumerate(self._sockets.receive_frames(_MESSAGES_PER_TURN), 1):  # noqa: B007
+            # What belongs to no rig is counted by the first one.
+            hosted = first if len(self._hosted) == 1 else self._by_topic.get(bytes(parts[0][:512]), first)
+            result = hosted.receive(parts, self._clock())
+            if isinstance(result, Rejected):
+                self._log.message_refused(hosted.rig.name, result)
+        return count
 
     def wait(self, remaining_ns: int) -> None:
         """Wait for a message, but no longer than this many nanoseconds; between two calls of :meth:`turn`."""
@@ -240,24 +262,6 @@ class Node:
         """Close the sockets."""
         self.close()
 
-    def _receive(self) -> int:
-        """Receive what waits in every socket; gives how many messages of sensors came."""
-        new_subscriptions, commands = self._sockets.poll(self._clock)
-        if any(JOURNAL_PREFIX.startswith(prefix) for prefix in new_subscriptions):
-            self._hosted[0].begin_journal(self._clock())
-        for command in commands:
-            assert self._sockets.control is not None
-            self._swap.start(command, self._sockets.control, self._session.manifest)
-        first = self._hosted[0]
-        count = 0
-        for count, parts in enumerate(self._sockets.receive_frames(_MESSAGES_PER_TURN), 1):  # noqa: B007
-            # What belongs to no rig is counted by the first one.
-            hosted = first if len(self._hosted) == 1 else self._by_topic.get(bytes(parts[0][:512]), first)
-            result = hosted.receive(parts, self._clock())
-            if isinstance(result, Rejected):
-                self._log.message_refused(hosted.rig.name, result)
-        return count
-
     def _catch_up(self) -> None:
         """After a stall: receive all that came meanwhile, encode the newest of it, and only then judge."""
         for _ in range(_ARRIVAL_ROUNDS):
@@ -265,7 +269,7 @@ class Node:
             # What its sockets cannot hold waits at the sensors, which may have to wait for a core.
             time.sleep(_ARRIVAL_GRACE_S)
             for _ in range(_CATCH_UP_TURNS):
-                if not self._receive():
+                if not self.receive():
                     break
             if not any(hosted.pipeline.is_behind for hosted in self._hosted):
                 break

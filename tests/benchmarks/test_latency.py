@@ -18,11 +18,11 @@ import psutil
 
 from afterimage.bench.latency import measurement
 from afterimage.bench.latency.report import ratios
-from afterimage.bench.process import BenchmarkProcess
 from benchmarks.latency import report as latency_report
 from benchmarks.latency.full_rate import measure_full_rate
 from benchmarks.peers import dora_nodes, playing
 from benchmarks.vga_bundle import make_vga_bundle, vga_rig
+from engines.measuring.process import BenchmarkProcess
 from engines.opening import open_session
 from runtime.rig import load_rig
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from afterimage.bench.process import ProcessError
 from benchmarks.throughput.measurement import ThroughputEffort, measure_throughput
 from benchmarks.throughput.processes import Processes
 from benchmarks.throughput.report import throughput_tables
 from benchmarks.throughput.search import Step, conclusion, judged, rise
+from engines.measuring.process import ProcessError
 from runtime.rig import Rig, load_rig
 
 

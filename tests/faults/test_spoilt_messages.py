@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import spoiling as s
+from faulty_sensors import FAULTY_MESSAGES, FaultySensors
 from running_node import RunningNode
 
+from benchmarks.virtual_node import stream_faults
+from benchmarks.virtual_node.catalogue import Play, fault_named
+from benchmarks.virtual_node.ledger import SensorLedger
 from engines.opening import open_session
 from runtime.node.node import Node
-from runtime.rig import Rig, SensorSpec
+from runtime.rig import Rig
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision, HealthEvent, Observation, Output
 
@@ -26,13 +28,13 @@ class Row:
     """One fault: what is sent, and what must come of it.
 
     Attributes:
-        fault: makes it.
+        fault: of the catalogue.
         states: pattern of the states RGB goes through from the fault on, a blank after each; it ends live.
         reason: of the first event after the fault; empty for any.
         ranges: counter -> (least, most), where it depends on when messages come.
     """
 
-    fault: Callable[[SensorSpec], s.Spoiling]
+    fault: Play
     states: str
     reason: str = ""
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -40,20 +42,20 @@ class Row:
 
 # What depends on real time and threads. Every fault, of every kind of sensor, is in the table in virtual time.
 TABLE = {
-    "drop-some": Row(lambda sensor: s.Drop(probability=0.3, in_a_row=2), ""),
-    "silence": Row(lambda sensor: s.Drop(), "missing live ", "silence"),
-    "delay": Row(lambda sensor: s.Delay(sensor, 0.6), "late live ", "capture_age"),
+    "drop-some": Row(fault_named("drop some").play, ""),
+    "silence": Row(fault_named("drop all").play, "missing live ", "silence"),
+    "delay": Row(partial(stream_faults.delay, seconds=0.6), "late live ", "capture_age"),
     # One of the first four may wait in the buffer when the fifth comes, and goes with it.
-    "freeze": Row(lambda sensor: s.Freeze(), "frozen live ", "identical", {"frozen": (35, 39)}),
+    "freeze": Row(fault_named("freeze").play, "frozen live ", "identical", {"frozen": (35, 39)}),
     # Two stamps are refused before the third proves a set clock; more where messages come unevenly. The fault may
     # begin and end between two ticks, and is then counted but not told: states are judged at ticks and windows.
     "clock-ahead-an-hour": Row(
-        lambda sensor: s.SetClock(s.HOUR_NS),
+        fault_named("clock an hour ahead").play,
         "(bad_clock live ){0,2}",
         "future",
         dict.fromkeys(("backward", "future", "restarts", "clock_reanchored"), (2, 20)),
     ),
-    "refused-in-every-way": Row(lambda sensor: s.Spoil(*s.REFUSALS.values()), "missing live ", "refused"),
+    "refused-in-every-way": Row(fault_named("refused in every way").play, "missing live ", "refused"),
 }
 
 
@@ -77,11 +79,10 @@ def test_a_fault_of_the_transport_is_told_counted_and_costs_nobody_else(
     name: str, images_bundle: Path, cameras: Rig, endpoints: Endpoints
 ) -> None:
     row = TABLE[name]
-    fault = row.fault(cameras.sensor("rgb"))
     with (
         open_session(images_bundle) as session,
         RunningNode(Node(cameras, session, endpoints), TOPICS) as watched,
-        s.SpoilingSensors(cameras, endpoints.frames, fault, seed=sorted(TABLE).index(name)) as sensors,
+        FaultySensors(cameras, endpoints.frames, row.fault, seed=sorted(TABLE).index(name)) as sensors,
     ):
         watched.read_until(all_live, "all live")
         begin = len(watched.messages)
@@ -95,7 +96,7 @@ def test_a_fault_of_the_transport_is_told_counted_and_costs_nobody_else(
     assert not events or not row.reason or events[0].reason == row.reason
     assert events == changes, "depth had no part in it"
     check_published(watched)
-    check_counted(statistics["messages"], fault.injected, row.ranges)
+    check_counted(statistics["messages"], sensors.rgb.ledger, row.ranges)
     assert statistics["errors"] == {}
 
 
@@ -117,15 +118,18 @@ def check_published(watched: RunningNode) -> None:
             assert o.imputed == by_tick[o.tick].modalities["rgb"].imputed
 
 
-def check_counted(
-    counters: dict[str, Any], injected: Counter[str], ranges: dict[str, tuple[int, int]]
-) -> None:
+def check_counted(counters: dict[str, Any], ledger: SensorLedger, ranges: dict[str, tuple[int, int]]) -> None:
     """Every injected fault is found again in its counter, and nothing else is counted."""
     assert counters["unaccounted"] == 0
     mine = counters["modalities"]["rgb"]
-    found = mine["dropped"] | {k: mine[k] for k in ("lost", "restarts", "clock_reanchored") if mine[k]}
+    found = mine["dropped"] | {k: mine[k] for k in ("lost", "restarts", "clock_reanchored")}
+    injected = {reason.value: count for reason, count in ledger.dropped.items()} | {
+        "lost": ledger.lost,
+        "restarts": ledger.restarts,
+        "clock_reanchored": ledger.reanchored,
+    }
     for counter in (found.keys() | injected.keys() | ranges.keys()) - {"superseded"}:
-        least, most = ranges.get(counter, (injected[counter], injected[counter]))
+        least, most = ranges.get(counter, (injected.get(counter, 0),) * 2)
         assert least <= found.get(counter, 0) <= most, (counter, found, injected)
     assert set(counters["modalities"]["depth"]["dropped"]) <= {"superseded"}
     assert counters["modalities"]["depth"]["lost"] == 0
@@ -138,7 +142,7 @@ def test_a_sensor_at_a_hundred_times_its_rate_starves_nobody(
     with (
         open_session(images_bundle) as session,
         RunningNode(Node(cameras, session, endpoints), TOPICS) as watched,
-        s.SpoilingSensors(cameras, endpoints.frames, s.Flood(cameras.sensor("rgb"), 100), seed=0) as sensors,
+        FaultySensors(cameras, endpoints.frames, partial(stream_faults.flood, times=100)) as sensors,
     ):
         watched.read_until(all_live, "all live")
         begin = len(watched.messages)
@@ -156,9 +160,10 @@ def test_a_sensor_at_a_hundred_times_its_rate_starves_nobody(
     assert counters["unaccounted"] == 0
     # A queue that is full drops the newest, and the numbers tell: each of the flood's is received or lost. What the
     # queues dropped after the last message that was accepted is known to nobody.
-    assert mine["received"] <= sensors.sent
-    assert 0 <= sensors.sent - mine["received"] - mine["lost"] <= 512
-    assert mine["received"] > 10 * s.FAULTY_MESSAGES
+    sent = sensors.rgb.ledger.sent
+    assert mine["received"] <= sent
+    assert 0 <= sent - mine["received"] - mine["lost"] <= 512
+    assert mine["received"] > 10 * FAULTY_MESSAGES
     depth = [e for e in watched.of(HealthEvent, begin) if e.modality == "depth" and e.reason != "started"]
     assert depth == [] or sensors.held_up_s > 0.1, depth
     assert counters["modalities"]["depth"]["lost"] == 0

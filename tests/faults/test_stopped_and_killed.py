@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faulty_sensors import FaultySensors
 from process_under_test import ProcessUnderTest, afterimage, node_command
 from running_node import Reading, RunningNode
-from spoiling import SpoilingSensors, drop
 
 from engines.errors import EngineError
 from engines.opening import open_session
@@ -71,7 +71,7 @@ def test_a_node_that_is_held_up_misses_its_ticks_and_finds_sensors_whose_message
 ) -> None:
     with (
         ProcessUnderTest(node_command(images_bundle, cameras_file, endpoints)) as node,
-        SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0) as sensors,
+        FaultySensors(cameras, endpoints.frames) as sensors,
         Reading(cameras, endpoints.decisions) as reading,
     ):
         before = reading.read_live(BOTH)
@@ -110,7 +110,7 @@ def test_wherever_in_its_loop_a_node_is_held_up_its_sensors_stay_live(
     with (
         open_session(images_bundle) as session,
         RunningNode(Node(cameras, session, endpoints)) as running,
-        SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0) as sensors,
+        FaultySensors(cameras, endpoints.frames) as sensors,
     ):
         sockets = running.node._sockets
         poll, wait = sockets.poll, sockets.wait
@@ -213,7 +213,7 @@ def test_what_reads_may_hang_or_die_and_the_node_does_not_notice(
     }[reader]
     with (
         open_session(images_bundle) as session,
-        SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0) as sensors,
+        FaultySensors(cameras, endpoints.frames) as sensors,
         RunningNode(Node(cameras, session, endpoints)) as reading,
         ProcessUnderTest(command) as process,
     ):
@@ -248,7 +248,7 @@ def test_a_reader_that_never_reads_costs_itself_alone(
 ) -> None:
     with (
         open_session(images_bundle) as session,
-        SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0),
+        FaultySensors(cameras, endpoints.frames),
         Client(cameras, ("fused", "best/", "imputed/"), endpoint=endpoints.decisions, queue=1) as slow,
         RunningNode(Node(cameras, session, endpoints)) as reading,
     ):
@@ -284,7 +284,7 @@ def test_an_engine_call_that_raises_or_hangs(
 
         monkeypatch.setattr(session, call, once)
         with (
-            SpoilingSensors(cameras, endpoints.frames, drop(0), seed=0) as sensors,
+            FaultySensors(cameras, endpoints.frames) as sensors,
             RunningNode(Node(cameras, session, endpoints)) as reading,
         ):
             before = reading.read_live(BOTH)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afterimage.bench.process import BenchmarkProcess
 from engines.measuring.calls import golden_windows
+from engines.measuring.process import BenchmarkProcess
 
 if TYPE_CHECKING:
     from engines.session import Session

@@ -10,13 +10,13 @@ from typing import Any
 
 from afterimage.bench.engines.contenders import PYTORCH, REFERENCE, Contender, Field
 from afterimage.bench.engines.fresh_process import measure_fresh
-from afterimage.bench.process import ProcessError
 from engines.bundle import graph_names, load_manifest
 from engines.errors import EngineError
 from engines.measuring.calls import TICK, KnownOutputs, session_calls
 from engines.measuring.failover import measure_failover
 from engines.measuring.interleaving import Call, interleave, paired_ratio
 from engines.measuring.machine import describe_machine
+from engines.measuring.process import ProcessError
 from engines.session import Session
 
 Say = Callable[[str, float], None]

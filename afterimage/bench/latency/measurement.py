@@ -21,8 +21,8 @@ import msgpack
 
 from afterimage.bench.latency.middle import MiddleSpec
 from afterimage.bench.latency.sender import SenderSpec
-from afterimage.bench.process import BenchmarkProcess, ProcessError
 from engines.measuring.interleaving import Timings
+from engines.measuring.process import BenchmarkProcess, ProcessError
 from runtime.rig import Rig, TickPolicy
 from runtime.transport.endpoints import Endpoints
 from runtime.transport.sockets import DecisionReceiver

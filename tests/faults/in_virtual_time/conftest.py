@@ -1,4 +1,4 @@
-"""What the fault tests in virtual time share: rigs of two sensors, sessions that judge content, endpoints."""
+"""What the fault tests in virtual time share: rigs of two sensors, sessions that judge content."""
 
 from __future__ import annotations
 

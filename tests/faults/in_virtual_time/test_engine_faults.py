@@ -13,7 +13,6 @@ from virtual_run import VirtualRun
 from engines.errors import EngineError
 from engines.session import Session
 from runtime.rig import Rig
-from runtime.transport.endpoints import Endpoints
 
 SECONDS_2 = 60  # periods of a camera
 
@@ -56,8 +55,8 @@ def failing(images_session: Session) -> FailingSession:
 
 
 @pytest.fixture
-def run(failing: FailingSession, images_rig: Rig, endpoints: Endpoints) -> Iterator[VirtualRun]:
-    with VirtualRun(images_rig, cast("Session", failing), endpoints) as run:
+def run(failing: FailingSession, images_rig: Rig) -> Iterator[VirtualRun]:
+    with VirtualRun(images_rig, cast("Session", failing)) as run:
         run.play(15)
         yield run
 
@@ -113,7 +112,7 @@ def test_a_call_that_takes_two_seconds_costs_ticks_but_no_sensor_its_health(
         if made == call and not failing.failed:
             failing.failed += 1
             for _ in range(SECONDS_2):
-                run.advance()
+                run.advance_while_the_node_is_held_up()
             # The stall itself takes no real time, and on a starved machine the sockets need some.
             time.sleep(0.3)
 

@@ -12,7 +12,6 @@ from engines.session import Session
 from runtime.core.agreement import AgreementMonitor
 from runtime.core.pipeline import Pipeline, TickPlan
 from runtime.rig import Rig, load_rig
-from runtime.transport.endpoints import Endpoints
 
 Said = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
@@ -30,7 +29,7 @@ def session(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sess
 
 
 def test_each_live_sensor_and_the_others_are_fused_with_a_tick_and_summed_up(
-    rig: Rig, session: Session, endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[TickPlan, Said]] = []
     summed: list[int] = []
@@ -47,7 +46,7 @@ def test_each_live_sensor_and_the_others_are_fused_with_a_tick_and_summed_up(
 
     monkeypatch.setattr(Pipeline, "store_cross_checks", seen)
     monkeypatch.setattr(AgreementMonitor, "store", counted)
-    with VirtualRun(rig, session, endpoints) as run:
+    with VirtualRun(rig, session) as run:
         run.play(90)
         log = run.finish()
     assert {m for m, r in log.decisions[-1].modalities.items() if r.state == "live"} == set(

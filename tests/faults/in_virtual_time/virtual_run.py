@@ -1,15 +1,9 @@
-"""A node with its sensors and a client on one virtual clock, and a transport between them that spoils messages.
-
-Everything is real but the clock: messages go through ZeroMQ sockets, the node is the whole node, and a client reads
-what it publishes. The clock moves only when every message that was sent has been taken in, so that a starved machine
-changes nothing: the same seed gives the same states, ticks and counters.
-"""
+"""The virtual node with sensors that send noise, one of which may have a fault, and a client that keeps everything."""
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,86 +11,51 @@ from typing import Any
 
 import numpy as np
 import pytest
-from spoiling import MS, Message, Parts, Samples, Spoiling
+from window_fates import StretchLedger
 
+from benchmarks.virtual_node.driver import PATIENCE_S, VirtualNode
+from benchmarks.virtual_node.payloads import Payload, Samples
+from benchmarks.virtual_node.sensor import Step, VirtualSensor
 from engines.opening import open_session
 from engines.session import Session
 from runtime.client import Client
 from runtime.core import quality
-from runtime.node.node import Node
-from runtime.rig import Rig, SensorSpec
-from runtime.transport.endpoints import Endpoints
-from runtime.transport.sockets import FrameSender
-from runtime.wire import Decision, HealthEvent, Observation, Output, encode_frame
+from runtime.rig import Rig
+from runtime.wire import Decision, HealthEvent, Observation, Output
 
-PATIENCE_S = 30.0
 FIRST_NS = 10**13
 """Where the virtual clock begins: it can be set back by more than an hour."""
 
 
-class SpoiltSensor:
-    """One sensor of a rig on a real socket, whose messages can be spoilt.
+class NoiseSensor:
+    """A sensor that sees noise, and keeps what it saw.
 
     Its first message is a whole window, as the protocol allows: nobody waits three seconds for EEG to begin.
 
     Attributes:
-        sent: messages, whatever they were.
-        taken: all samples so far, one entry per message.
-        left: what an ended fault still has to send before the next message.
-        next_ns: when it sends next.
+        sensor: the sensor.
+        taken: what it saw so far, one entry per step.
     """
 
-    def __init__(self, rig: Rig, sensor: SensorSpec, window: int, endpoint: str, *, seed: int) -> None:
-        self.sent = 0
+    def __init__(self, rig: Rig, modality: str, window: int, ledger: StretchLedger, seed: int) -> None:
         self.taken: list[Samples] = []
-        self.left: list[Parts] = []
-        self._rig, self._sensor, self._window = rig, sensor, window
-        self._surplus = 0
-        self._chance = random.Random(seed)
-        self._noise = np.random.default_rng([seed, len(sensor.modality)])
-        self._sender = FrameSender(endpoint)
+        self.sensor = VirtualSensor(rig, modality, self._look, ledger=ledger, seed=seed)
+        self._window = window
+        self._noise = np.random.default_rng([seed, len(modality)])
 
     @property
     def next_ns(self) -> int:
-        return FIRST_NS + round(1e9 * self._sensor.period_s * (len(self.taken) + 1))
+        return FIRST_NS + round(1e9 * self.sensor.spec.period_s * (len(self.taken) + 1))
 
-    def step(self, at_ns: int, spoiling: Spoiling | None = None) -> None:
-        """Send what is due at a time, spoilt if a fault is given; first what a fault that ended has left."""
-        number = len(self.taken)
-        message = Message(number, at_ns, self._take(), at_ns, number + self._surplus)
-        sending, self.left = self.left, []
-        if spoiling is None:
-            sending.append(self._encode(message))
-        else:
-            sending += spoiling.spoil(message, self._encode, self._chance)
-            self._surplus += spoiling.surplus
-            if spoiling.is_seen:
-                self.taken[-1] = message.samples
-        for parts in sending:
-            self.send(parts)
-        self.sent += len(sending)
+    def step(self) -> Step:
+        step = self.sensor.step(self.next_ns)
+        self.taken.append(self.sensor.current.samples)
+        return step
 
-    def send(self, parts: Sequence[Any]) -> None:
-        """Send anything on this sensor's connection."""
-        self._sender.send(parts)
-
-    def close(self) -> None:
-        self._sender.close()
-
-    def _encode(self, message: Message) -> Parts:
-        return encode_frame(
-            self._rig.name,
-            self._sensor.modality,
-            message.sequence,
-            message.samples,
-            capture_ns=message.capture_ns,
-            unit=self._sensor.unit,
-        )
-
-    def _take(self) -> Samples:
-        shape = (self._sensor.chunk if self.taken else self._window, *self._sensor.sample_shape)
-        self.taken.append(noise(self._sensor.kind, self._noise, shape).astype(self._sensor.dtype))
-        return self.taken[-1]
+    def _look(self) -> Payload:
+        spec = self.sensor.spec
+        shape = (spec.chunk if self.taken else self._window, *spec.sample_shape)
+        return self.sensor.payload(noise(spec.kind, self._noise, shape).astype(spec.dtype))
 
 
 def noise(kind: str, generator: np.random.Generator, shape: tuple[int, ...]) -> Samples:
@@ -151,75 +110,47 @@ class Log:
 class VirtualRun:
     """The whole of it; see the module."""
 
-    def __init__(
-        self, rig: Rig, session: Session, endpoints: Endpoints, *, seed: int = 0, best: str = "rgb"
-    ) -> None:
+    def __init__(self, rig: Rig, session: Session, *, seed: int = 0, best: str = "rgb") -> None:
         self.rig = rig
-        self.now_ns = FIRST_NS
         self.log = Log()
-        self.knocks = 0
-        self._heard = 0
+        self.ledgers = {m: StretchLedger(rig.health.frozen_frames) for m in rig.modality_names}
+        self.virtual = VirtualNode(rig, session, start_ns=FIRST_NS, ledgers=self.ledgers)
         self._opened = ExitStack()
-        self.node = Node(rig, session, endpoints, clock=lambda: self.now_ns)
-        self._opened.callback(self.node.close)
+        self._opened.callback(self.virtual.close)
         topics = ("fused", "health", f"best/{best}")
-        self.client = Client(rig, topics, endpoint=endpoints.decisions, queue=10_000)
+        self.client = Client(rig, topics, endpoint=self.virtual.endpoints.decisions, queue=10_000)
         self._opened.callback(self.client.close)
         for topic in topics:
-            assert self.node.await_subscriber(topic.encode(), PATIENCE_S), topic
+            assert self.virtual.node.await_subscriber(topic.encode(), PATIENCE_S), topic
         self.sensors = {
-            s.modality: SpoiltSensor(
-                rig, s, session.manifest.modality(s.modality).window, endpoints.frames, seed=seed
-            )
-            for s in rig.sensors
+            m: NoiseSensor(rig, m, session.manifest.modality(m).window, self.ledgers[m], seed)
+            for m in rig.modality_names
         }
-        for sensor in self.sensors.values():
-            self._opened.callback(sensor.close)
 
     def __enter__(self) -> VirtualRun:
-        self._opened.enter_context(self.node.running())
-        for modality in self.sensors:
-            self._connect(modality)
-        self.knocks = self._counters()["received"]
+        self.virtual.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def play(self, steps: int, modality: str = "", spoiling: Spoiling | None = None) -> None:
-        """Play some periods of one sensor, the first if none is named; it is spoilt if a fault is given."""
-        modality = modality or self.rig.modality_names[0]
-        sensor = self.sensors[modality]
-        end = len(sensor.taken) + steps
-        while len(sensor.taken) < end:
-            self.advance(modality, spoiling)
-            self.settle()
+    def play(self, steps: int, modality: str = "") -> None:
+        """Play some periods of one sensor, the first if none is named."""
+        taken = self.sensors[modality or self.rig.modality_names[0]].taken
+        end = len(taken) + steps
+        while len(taken) < end:
+            self.virtual.pass_time(self._next_ns())
+            self._send()
+            self.virtual.take_in()
 
-    def advance(self, spoilt: str = "", spoiling: Spoiling | None = None) -> None:
-        """The clock moves on to when a sensor sends, while the node does nothing."""
-        self.now_ns = min(sensor.next_ns for sensor in self.sensors.values())
-        for modality, sensor in self.sensors.items():
-            if sensor.next_ns == self.now_ns:
-                sensor.step(self.now_ns, spoiling if modality == spoilt else None)
-
-    def settle(self) -> None:
-        """Let the node take in all that was sent, and do all there is to do at this moment."""
-        end = time.monotonic() + PATIENCE_S
-        # Heard before any turn is taken: a tick that is due at this moment must not overtake what is on its way.
-        while self._heard < (sent := sum(s.sent for s in self.sensors.values())):
-            assert time.monotonic() < end, f"the node took in {self._heard} of {sent} messages"
-            self.node.wait(MS)
-            self._heard += self.node._receive()
-        while self.node.turn() == 0:
-            assert time.monotonic() < end, "the node does not come to rest"
-        if sum(s.sent for s in self.sensors.values()) > sent:
-            # Sensors sent more while an engine call stalled, and the turns took in some of it.
-            self._heard = self._counters()["received"] - self.knocks
-            self.settle()
+    def advance_while_the_node_is_held_up(self) -> None:
+        """The clock moves on to when a sensor sends, and the node does nothing."""
+        self.virtual.now_ns = self._next_ns()
+        self._send()
 
     def finish(self) -> Log:
         """Read all that was published; the log."""
-        self.log.statistics = self.node.statistics()
+        self.log.statistics = self.virtual.node.statistics()
         published = sum(self.log.statistics["published"].values())
         end = time.monotonic() + PATIENCE_S
         while len(self.log.messages) < published:
@@ -232,25 +163,10 @@ class VirtualRun:
         assert self.client.refused == 0
         return self.log
 
-    def _counters(self) -> dict[str, Any]:
-        # Not node.statistics(): percentiles of every stage, several times per step, would take most of the time.
-        return self.node.counters()
+    def _next_ns(self) -> int:
+        return min(sensor.next_ns for sensor in self.sensors.values())
 
-    def _connect(self, modality: str) -> None:
-        """Wait until a sensor is connected; what is sent for that is no frame, and counted as nobody's."""
-        self._knock(modality, [b"knock", b"", b""], "bad_topic", again=True)
-        # Some knocks may be on their way still; whatever is sent now comes after them.
-        self._knock(modality, [b"done"], "bad_parts", again=False)
-
-    def _knock(self, modality: str, parts: Parts, reason: str, *, again: bool) -> None:
-        def count() -> int:
-            return int(self._counters()["unattributed"]["dropped"].get(reason, 0))
-
-        before, end = count(), time.monotonic() + PATIENCE_S
-        self.sensors[modality].send(parts)
-        while count() == before:
-            assert time.monotonic() < end, f"sensor {modality!r} did not connect"
-            if self.node.turn():
-                time.sleep(0.002)
-                if again:
-                    self.sensors[modality].send(parts)
+    def _send(self) -> None:
+        for modality, sensor in self.sensors.items():
+            if sensor.next_ns == self.virtual.now_ns:
+                self.virtual.perform(modality, sensor.step())

@@ -1,8 +1,8 @@
-"""What a node must have counted after a soak run, and whether it did: the driver's books, kept apart from the node's.
+"""What a node must have counted, computed from what was sent alone, and whether it did.
 
-Most counters follow exactly from what was sent. Two things do not: which of the reasons that are right for random
-bytes a node gives (:data:`GARBLED`), and what becomes of a message that was accepted, since that depends on when a
-window was cut (:data:`FATES`). For those the sum is exact.
+Most counters follow exactly from what was sent. Two things do not: which of two right reasons a node gives for random
+bytes (:data:`GARBLED`), and what becomes of a message that was accepted, because that depends on when a window was cut
+(:data:`FATES`). For those the sum is exact.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.soak.messages import Payload
+from benchmarks.virtual_node.payloads import Payload
 from runtime.wire import Reason
 
 GARBLED = (Reason.BAD_HEADER, Reason.WRONG_VERSION)
-"""Random bytes may be a msgpack map by chance; then it is the version that is wrong first."""
+"""Random bytes may happen to be a msgpack map; then the wrong version is found first."""
 
 FATES = (Reason.SUPERSEDED, Reason.BROKEN_WINDOW, Reason.CORRUPT, Reason.FROZEN)
 """Reasons for which a message is dropped after it was accepted."""
@@ -29,13 +29,16 @@ class SensorLedger:
     Attributes:
         frozen_frames: identical messages in a row that make a stream frozen, as in the rig.
         sent: messages handed to ZeroMQ.
-        lost_in_queues: of those, dropped by ZeroMQ's full queues; counted where that was meant to happen.
+        lost_in_queues: those of them that ZeroMQ's full queues dropped; counted where that was meant to happen.
         injected: fault -> how often.
         dropped: reason -> messages that must have been refused for it, exactly.
+        nowhere: reason -> messages that belong to no modality of the rig.
         garbled: messages whose header was replaced by random bytes, to be refused for one of :data:`GARBLED`.
         accepted: messages in order and of the right form, which must have gone into the buffer.
+        superseded: accepted messages that must have been replaced by newer ones before the engine took them; only
+            faults that know it for certain count here.
         lost: messages that the numbers of accepted ones leave out: never sent, or refused.
-        restarts: times that the count began again, or a set clock was followed.
+        restarts: times that the numbers began again, or a set clock was followed.
         reanchored: times that a set clock was followed.
     """
 
@@ -44,8 +47,10 @@ class SensorLedger:
     lost_in_queues: int = 0
     injected: Counter[str] = field(default_factory=Counter)
     dropped: Counter[Reason] = field(default_factory=Counter)
+    nowhere: Counter[Reason] = field(default_factory=Counter)
     garbled: int = 0
     accepted: int = 0
+    superseded: int = 0
     lost: int = 0
     restarts: int = 0
     reanchored: int = 0
@@ -53,30 +58,52 @@ class SensorLedger:
     _before: bytes = b""
     _identical: int = 1
 
-    def accept(self, sequence: int, payload: Payload) -> None:
-        """A message in order was sent: it is taken in, or if it is one of a run of identical ones dropped as frozen."""
+    def accept(self, sequence: int, payload: Payload, *, spoilt: bool = False) -> None:
+        """Note a message in order: the node takes it in, or drops it as one of a run of identical ones.
+
+        Args:
+            sequence: its number.
+            payload: its samples.
+            spoilt: its samples are not what the sensor should deliver.
+        """
         self._follow(sequence)
         repeats = payload.data == self._before and not payload.constant
         self._identical = self._identical + 1 if repeats else 1
         self._before = payload.data
         if self._identical >= self.frozen_frames:
             self.dropped[Reason.FROZEN] += 1
+            self.gap(Reason.FROZEN)
         else:
             self.accepted += 1
+            self.take(payload, spoilt=spoilt)
 
     def refuse_in_order(self, sequence: int, reason: Reason) -> None:
-        """A message in order was sent whose samples must be refused: it came, so it is not lost."""
+        """Note a message in order whose samples must be refused: it arrived, so it is not lost."""
         self._follow(sequence)
         self.dropped[reason] += 1
+        self.gap()
 
-    def restart(self) -> None:
-        """The next accepted message begins a new count."""
+    def restart(self, *, reanchored: bool = False) -> None:
+        """The next accepted message begins a new count; ``reanchored`` where that is because the clock was set."""
         self.restarts += 1
+        self.reanchored += reanchored
         self._last = -1
+        self.gap()
+
+    def take(self, payload: Payload, *, spoilt: bool) -> None:
+        """Called for each message that goes into the buffer; for ledgers that predict windows."""
+
+    def gap(self, reason: Reason = Reason.BROKEN_WINDOW) -> None:
+        """Called where no window may span what came before and what comes next; for ledgers that predict windows.
+
+        Args:
+            reason: for which messages before the gap are dropped that came into no window.
+        """
 
     def _follow(self, sequence: int) -> None:
-        if self._last >= 0:
+        if self._last >= 0 and sequence > self._last + 1:
             self.lost += sequence - self._last - 1
+            self.gap()
         self._last = sequence
 
 
@@ -87,21 +114,20 @@ def discrepancies(
 
     Args:
         ledgers: modality -> what was sent.
-        nowhere: reason -> messages sent that belong to no modality.
-        counters: of :meth:`runtime.core.pipeline.Pipeline.counters`.
+        nowhere: reason -> messages that belong to no modality, besides those of the ledgers.
+        counters: of :meth:`runtime.node.node.Node.counters`.
     """
     found = []
     for modality, ledger in ledgers.items():
-        for what, must, did in _comparisons(ledger, counters["modalities"][modality]):
-            if must != did:
-                found.append(f"{modality}: {what}: must be {must}, the node counted {did}")
+        for what, expected, counted in _comparisons(ledger, counters["modalities"][modality]):
+            if expected != counted:
+                found.append(f"{modality}: {what}: must be {expected}, the node counted {counted}")
+    every = sum((ledger.nowhere for ledger in ledgers.values()), Counter(nowhere))
     dropped = counters["unattributed"]["dropped"]
-    for reason in sorted({*dropped, *(r.value for r in nowhere)}):
-        if dropped.get(reason, 0) != nowhere.get(Reason(reason), 0):
-            found.append(
-                f"of no modality: {reason}: must be {nowhere.get(Reason(reason), 0)}, the node counted "
-                f"{dropped.get(reason, 0)}"
-            )
+    for reason in sorted({*dropped, *(r.value for r in every)}):
+        expected, counted = every[Reason(reason)], dropped.get(reason, 0)
+        if expected != counted:
+            found.append(f"of no modality: {reason}: must be {expected}, the node counted {counted}")
     if counters["unaccounted"]:
         found.append(f"unaccounted: must be 0, the node counted {counters['unaccounted']}")
     return found
