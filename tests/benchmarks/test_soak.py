@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import msgpack
 import numpy as np
 import pytest
 import typer
+from process_under_test import python, run_to_end
 from typer.testing import CliRunner
 
 from benchmarks.soak.bank import fill_bank
@@ -125,7 +124,7 @@ grow_interned_strings()
 before = sample_memory(0).heap_kib
 print(read("once") - before, read("more") - before)
 """
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    said = run_to_end(python(code)).stdout
     assert all(abs(int(kib)) < 100 for kib in said.split()), said
 
 

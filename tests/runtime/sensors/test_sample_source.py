@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from process_under_test import python, run_to_end
 from sensor_bench import sensor_of
 
 from runtime.rig.source_options import KINDS
@@ -66,5 +66,5 @@ def test_rigs_and_the_supervisor_import_no_library_of_any_device() -> None:
         "print([m for m in ('cv2', 'mne', 'mne_lsl', 'brainflow', 'sounddevice', 'soundfile', 'pyxdf', 'depthai',"
         " 'pyrealsense2', 'mcap', 'torch', 'onnxruntime') if m in sys.modules])"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ran = run_to_end(python(code))
     assert json.loads(ran.stdout.replace("'", '"')) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from curve_peers import until
+from process_under_test import ProcessUnderTest, python, run_to_end
 from sensor_bench import receive_until, rig_of, sensor_of, write_plugin
 from typer.testing import CliRunner
 
@@ -288,30 +289,21 @@ def test_a_sensor_ends_with_the_process_that_started_it(receiver: FrameReceiver)
         " stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL);"
         "p.stdin.write(spec.encode() + b'\\n'); p.stdin.flush(); print(p.pid, flush=True); sys.stdin.read()"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert parent.stdout is not None
-    orphan = int(parent.stdout.readline())
-    receive_until(receiver, lambda f: len(f) > 3)
-    parent.kill()
-    parent.communicate()
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        status = Path(f"/proc/{orphan}/stat")
-        # Gone, or ended and nobody has collected it.
-        if not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z":
-            return
-        time.sleep(0.05)
-    pytest.fail("the sensor process outlived its parent")
+    with ProcessUnderTest(python(code)) as parent:
+        orphan = int(parent.wait_for(r"^\d+$").group())
+        receive_until(receiver, lambda f: len(f) > 3)
+        parent.end(signal.SIGKILL, codes=[-signal.SIGKILL])
+
+        def ended() -> bool:
+            status = Path(f"/proc/{orphan}/stat")
+            # Gone, or ended and nobody has collected it.
+            return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+        assert until(ended, 10), "the sensor process outlived its parent"
 
 
 def test_a_process_without_a_spec_is_one_clear_refusal() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "runtime.sensors.capture_process"],
-        input="{}\n",
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 2
+    ran = run_to_end([sys.executable, "-m", "runtime.sensors.capture_process"], text="{}", codes=[2])
     assert ran.stderr.startswith("sensor spec: ")
     assert "Traceback" not in ran.stderr
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from process_under_test import ProcessUnderTest, python
 from sensor_bench import joined, read_samples, sensor_of
 
 from runtime.sensors.capture import Capture, CapturePolicy
@@ -63,17 +62,17 @@ def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 class Outlets:
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", FORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def __init__(self, process: ProcessUnderTest) -> None:
+        self.process = process
+        self.started = 0
 
     def start(self, name: str, unit: str = "microvolts", source_id: str = "") -> Outlet:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{name} {unit} {source_id or name}\n")
-        self.process.stdin.flush()
-        return Outlet(int(self.process.stdout.readline()))
+        self.process.write_line(f"{name} {unit} {source_id or name}")
+        self.started += 1
+        numbers = self.process.wait_until(
+            lambda: (n := self.process.stdout.splitlines())[self.started - 1 :] and n, "an outlet started"
+        )
+        return Outlet(int(numbers[-1]))
 
 
 class Outlet:
@@ -87,9 +86,8 @@ class Outlet:
 
 @pytest.fixture(scope="module")
 def outlets(loopback: None) -> Iterator[Outlets]:
-    running = Outlets()
-    yield running
-    running.process.communicate()
+    with ProcessUnderTest(python(FORK)) as process:
+        yield Outlets(process)
 
 
 @pytest.fixture

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 import types
@@ -16,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from curve_peers import until
+from process_under_test import ProcessUnderTest, python, run_to_end
 from sensor_bench import rig_of, sensor_of
 
 from runtime.sensors.adapters.microphone import MicrophoneSource
@@ -25,12 +24,12 @@ from runtime.sensors.source_kinds import make_source
 
 
 @pytest.fixture
-def pulse() -> Iterator[subprocess.Popen[bytes]]:
+def pulse() -> Iterator[None]:
     """A sound server of our own with a source that is always silent, and ALSA's default on top of it."""
     if shutil.which("pulseaudio") is None:
         pytest.skip("needs pulseaudio (Debian: pulseaudio, libasound2-plugins)")
-    probe = subprocess.run([sys.executable, "-c", "import sounddevice"], capture_output=True, text=True)
-    if probe.returncode:
+    probe = run_to_end(python("import sounddevice"), codes=(0, 1))
+    if probe.code:
         pytest.skip("needs sounddevice and libportaudio2: " + probe.stderr.strip().splitlines()[-1])
     with tempfile.TemporaryDirectory(prefix="ai-") as folder, pytest.MonkeyPatch.context() as patch:
         os.chmod(folder, 0o700)
@@ -45,25 +44,15 @@ def pulse() -> Iterator[subprocess.Popen[bytes]]:
             ("ALSA_CONFIG_PATH", str(asound)),
         ):
             patch.setenv(name, value)
-        server = subprocess.Popen(
-            [
-                "pulseaudio", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "-n",
-                f"--load=module-native-protocol-unix socket={socket} auth-anonymous=1",
-                "--load=module-null-sink rate=48000",
-            ],
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        end = time.monotonic() + 10
-        while not socket.exists() and time.monotonic() < end and server.poll() is None:
-            time.sleep(0.05)
-        if not socket.exists():
-            server.kill()
-            server.wait()
-            pytest.skip("pulseaudio does not start here")
-        yield server
-        server.send_signal(signal.SIGCONT)
-        server.terminate()
-        server.wait()
+        command = [
+            "pulseaudio", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "-n",
+            f"--load=module-native-protocol-unix socket={socket} auth-anonymous=1",
+            "--load=module-null-sink rate=48000",
+        ]  # fmt: skip
+        with ProcessUnderTest(command, environment={"XDG_RUNTIME_DIR": folder}) as server:
+            if not until(lambda: socket.exists() or server.code is not None, 10) or not socket.exists():
+                pytest.skip("pulseaudio does not start here")
+            yield
 
 
 def microphone(**options: Any) -> MicrophoneSource:
@@ -74,7 +63,7 @@ def microphone(**options: Any) -> MicrophoneSource:
     return source
 
 
-def test_a_silent_source_of_a_sound_server_is_read_at_its_rate(pulse: subprocess.Popen[bytes]) -> None:
+def test_a_silent_source_of_a_sound_server_is_read_at_its_rate(pulse: None) -> None:
     rig = rig_of(sensor_of("audio", {"kind": "microphone"}))
     report: SensorReport = inspect_rig(rig, seconds=1.0)[0]
     assert "silent" in report.problems, report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from datetime import timedelta
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from process_under_test import python, run_to_end
 from sensor_bench import sensor_of
 
 from runtime.sensors.sample_source import SourceLostError, SourceRefusedError
@@ -188,5 +188,4 @@ def test_the_recorded_api_is_that_of_the_library() -> None:
     if find_spec("depthai") is None:
         pytest.skip("needs the oak extra")
     # In a process of its own: the library starts threads and looks for USB when it is imported.
-    ran = subprocess.run([sys.executable, "-c", USED], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    run_to_end(python(USED))
