@@ -97,7 +97,7 @@ class _Recording:
                 if message.content.call == "begin" and not self.rig:
                     self.rig = str(message.content.settings.get("rig", {}).get("name", ""))
                 yield message.content
-            else:
+            elif isinstance(message.content, dict):  # a label changes no decision
                 self._note(message, message.content)
 
     def _note(self, message: Recorded, content: dict[str, Any]) -> None:
