@@ -1,7 +1,8 @@
 """Afterimage: a streaming multimodal sensor runtime that fills a dead sensor from a learned model, and says so.
 
-What integrators import: :class:`Client` reads decisions, :class:`Sensor` publishes samples, :class:`AfterimageError` is
-the root of every error that a user can mend. They are imported on first use, so ``import afterimage`` costs nothing.
+What integrators import: :class:`Client` reads decisions, :class:`Sensor` publishes samples, :class:`Labeller` publishes
+labels, :class:`SessionWriter` makes sessions of arrays, :class:`AfterimageError` is the root of every error that a user
+can mend. They are imported on first use, so ``import afterimage`` costs nothing.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ if TYPE_CHECKING:
     from configs.errors import AfterimageError
     from runtime.client import Client
     from runtime.sensors.publisher import Sensor
+    from runtime.sessions.labelling import Labeller
+    from runtime.sessions.session import SessionWriter
 
 __version__ = "0.1.0"
-__all__ = ["AfterimageError", "Client", "Sensor", "__version__"]
+__all__ = ["AfterimageError", "Client", "Labeller", "Sensor", "SessionWriter", "__version__"]
 
 _HOMES = {
     "AfterimageError": "configs.errors",
     "Client": "runtime.client",
+    "Labeller": "runtime.sessions.labelling",
+    "SessionWriter": "runtime.sessions.session",
     "Sensor": "runtime.sensors.publisher",
 }
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Each may import those before it. Benchmarks measure all of them and are imported by none.
 LAYERS = ("configs", "engines", "runtime", "trainers", "afterimage", "benchmarks")
 # Rooms of the runtime that stand in one row; the other modules of the runtime only must not make a circle.
-ROOMS = ("wire", "rig", "core", "transport", "signals", "node", "record", "sensors")
+ROOMS = ("wire", "rig", "core", "transport", "signals", "node", "record", "sensors", "sessions")
 
 
 @pytest.fixture(scope="module")

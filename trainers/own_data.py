@@ -106,6 +106,8 @@ def train_on_sessions(
 def _complete(source: SessionSource, split: Split, lengths: Mapping[str, int]) -> int:
     examples = source.examples(split, lengths)
     rows = np.arange(len(examples), dtype=np.int64)
+    if not len(rows):
+        return 0
     _, ends = examples.ends_s(rows)
     return int(examples.presence(rows, ends).all(axis=1).sum())
 

@@ -23,7 +23,7 @@ def import_file(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="What markers mean (YAML); see docs/recording.md.", exists=True, dir_okay=False),
+        typer.Option(help="What markers mean (YAML); see docs/own-data.md.", exists=True, dir_okay=False),
     ] = None,
     events: Annotated[
         Path | None,

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -245,9 +246,7 @@ class Dataset:
             at = begin_ns + longest_ns
             edges = sorted((x.onset_ns, end_ns if x.end_ns is None else x.end_ns) for x in session.labels)
             for onset, end in [*edges, (end_ns, end_ns)]:
-                while (until := min(onset, end_ns, at + _LONGEST_UNLABELLED_NS)) - at > NS_PER_S // 2:
-                    spans.append(Span(number, at, until, -1))
-                    at = until
+                spans += [Span(number, a, b, -1) for a, b in _pieces(at, min(onset, end_ns))]
                 at = max(at, end + longest_ns)
         return spans
 
@@ -256,6 +255,15 @@ class Dataset:
             return "split by time within each class"
         by_split = {s: [g for g, x in self._groups.items() if x == s] for s in SPLITS}
         return "; ".join(f"{s}: {', '.join(g) or 'none'}" for s, g in by_split.items())
+
+
+def _pieces(begin_ns: int, end_ns: int) -> list[tuple[int, int]]:
+    """A stretch in equal parts that are not too long; one of no length is one moment, one that ends before is none."""
+    if end_ns < begin_ns:
+        return []
+    count = max(1, -(-(end_ns - begin_ns) // _LONGEST_UNLABELLED_NS))
+    edges = [begin_ns + (end_ns - begin_ns) * k // count for k in range(count + 1)]
+    return list(pairwise(edges))
 
 
 def _check_same_sensors(rig: Rig, session: Session) -> None:

@@ -29,6 +29,7 @@ from typer.main import get_command
 from afterimage.cli import app
 from configs.reading import shipped
 from runtime.rig import SensorSpec, load_rig
+from runtime.sessions.markers import load_marker_map
 from runtime.signals.faults import load_schedule
 from runtime.transport.allow_list import AllowList
 
@@ -341,6 +342,8 @@ def test_every_yaml_example_is_read_by_what_it_is_for(block: Block, tmp_path: Pa
         load_rig(path)
     elif "faults" in content:
         load_schedule(path).check(load_rig("commands-4"))
+    elif "markers" in content:
+        load_marker_map(path)
     elif "keys" in content:
         AllowList.model_validate(content)
     else:

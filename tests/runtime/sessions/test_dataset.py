@@ -135,7 +135,7 @@ def test_arrays_become_a_data_set():
     present = {"emg": np.arange(12) != 0}
     data = Dataset.from_arrays(signals, words, rig(), split=split, present=present)
     spans = data.spans("train", {"emg": 200}, unlabelled=True)
-    assert [s.label for s in spans if s.session != 0] == [1, 0, 1]
+    assert [s.label for s in spans if s.session != 0] == [1, -1, 0, 1, -1]
     window = data.sessions[1].streams["emg"].window(spans[1].end_ns, 10)
     assert window is not None
     assert len(data.sessions[0].streams["emg"].samples) == 0
