@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from modality_windows import LATENT, SENSORS, Sensor, raw_windows
+from modality_windows import LATENT, SENSORS, WindowForm, raw_windows
 from torch import Tensor
 
 from trainers.modalities import NETWORKS, ModalityNetwork, build_modality
@@ -136,17 +136,17 @@ def test_rgb_and_depth_move_together() -> None:
 @pytest.mark.parametrize(
     ("sensor", "words"),
     [
-        (Sensor("cam", "rgb", (64, 48, 3), 30.0, 1), "cam.*64, 48, 3"),
-        (Sensor("cam", "rgb", (64, 64, 3), 30.0, 2), "window of 1 frame"),
-        (Sensor("tof", "depth", (60, 60), 30.0, 1), "multiple of 16"),
-        (Sensor("mic", "audio", (2,), 16000.0, 16000), "mic.*scalar"),
-        (Sensor("mic", "audio", (), 16000.0, 16001), "multiple of 160"),
-        (Sensor("cap", "eeg", (8,), 64.0, 192), "rate of 96 Hz or more"),
-        (Sensor("cap", "eeg", (1,), 256.0, 768), "2 or more channels"),
-        (Sensor("nose", "smell", (8,), 256.0, 768), "no network for kind 'smell'"),
+        (WindowForm("cam", "rgb", (64, 48, 3), 30.0, 1), "cam.*64, 48, 3"),
+        (WindowForm("cam", "rgb", (64, 64, 3), 30.0, 2), "window of 1 frame"),
+        (WindowForm("tof", "depth", (60, 60), 30.0, 1), "multiple of 16"),
+        (WindowForm("mic", "audio", (2,), 16000.0, 16000), "mic.*scalar"),
+        (WindowForm("mic", "audio", (), 16000.0, 16001), "multiple of 160"),
+        (WindowForm("cap", "eeg", (8,), 64.0, 192), "rate of 96 Hz or more"),
+        (WindowForm("cap", "eeg", (1,), 256.0, 768), "2 or more channels"),
+        (WindowForm("nose", "smell", (8,), 256.0, 768), "no network for kind 'smell'"),
     ],
 )
-def test_sensors_that_cannot_be_read_are_refused(sensor: Sensor, words: str) -> None:
+def test_sensors_that_cannot_be_read_are_refused(sensor: WindowForm, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build_modality(sensor, LATENT)
 
@@ -158,7 +158,7 @@ def test_sizes_must_be_positive() -> None:
 
 @pytest.mark.parametrize("seconds", [1, 2])
 def test_shorter_eeg_windows_work(seconds: int) -> None:
-    sensor = Sensor("eeg", "eeg", (8,), 256.0, 256 * seconds)
+    sensor = WindowForm("eeg", "eeg", (8,), 256.0, 256 * seconds)
     network = build_modality(sensor, LATENT).eval()
     window = raw_windows("eeg", 2)[:, : 256 * seconds]
     assert network.trunk(window).shape == (2, network.hidden_size)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from modality_windows import LATENT, SENSORS, Sensor, raw_windows
+from modality_windows import LATENT, SENSORS, WindowForm, raw_windows
 
 from trainers.modalities import build_modality
 from trainers.modalities.depth import FARTHEST_MM, FILLED_WEIGHT, fill_holes
@@ -40,7 +40,7 @@ def test_filled_values_lie_within_the_readings() -> None:
 @pytest.mark.parametrize("size", [48, 64])
 def test_one_reading_fills_the_frame(size: int) -> None:
     # 48 halves to 3x3 only: the coarsest level then has holes of its own.
-    network = build_modality(Sensor("depth", "depth", (size, size), 30.0, 1), LATENT).eval()
+    network = build_modality(WindowForm("depth", "depth", (size, size), 30.0, 1), LATENT).eval()
     window = torch.zeros(1, size, size)
     window[0, 5, 7] = 1234.0
     torch.testing.assert_close(network.observe(window), torch.full((1, size, size), 1234.0))
