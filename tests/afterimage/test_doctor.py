@@ -9,13 +9,13 @@ from engines.backends.interface import BackendStatus
 def test_doctor_says_as_json_what_runs_here_and_on_what():
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 0
-    said = json.loads(result.output)
-    backends = {b["name"]: b for b in said["backends"]}
+    printed = json.loads(result.output)
+    backends = {b["name"]: b for b in printed["backends"]}
     assert set(backends) == {"onnxruntime", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"}
     assert backends["onnxruntime"]["can_run"]
     assert all("\n" not in b["reason"] for b in backends.values())
-    assert said["machine"]["cores"] >= 1
-    assert set(said["machine"]) >= {"processor", "architecture", "features", "memory_mib"}
+    assert printed["machine"]["cores"] >= 1
+    assert set(printed["machine"]) >= {"processor", "architecture", "features", "memory_mib"}
 
 
 def test_doctor_prints_every_backend_and_judges_int8():

@@ -25,10 +25,10 @@ def keys(*arguments: str) -> str:
 
 
 def test_from_a_pair_to_an_admitted_key_and_back(folder: Path, tmp_path: Path) -> None:
-    said = keys("new", "robot") + keys("new", "camera")
+    printed = keys("new", "robot") + keys("new", "camera")
     robot, camera = load_keys("robot"), load_keys("camera")
-    assert robot.public in said
-    assert robot.secret not in said
+    assert robot.public in printed
+    assert robot.secret not in printed
     handed_over = tmp_path / "head-camera.key"
     handed_over.write_text((folder / "camera.key").read_text())
     keys("allow", str(handed_over), "--role", "sensor", "--modality", "rgb", "--modality", "depth")

@@ -34,7 +34,7 @@ def test_the_schedule_leaves_every_window_time_to_fill_again(tiny_bundle, source
 
 def test_a_silenced_camera_is_noticed_imputed_and_taken_back_live(tiny_bundle, source):
     schedule = FaultSchedule(faults=(Fault(kind="silence", modalities=("rgb",), start_s=4.5, end_s=6.0),))
-    said, has_page = io.StringIO(), find_spec("uvicorn") is not None
+    written, has_page = io.StringIO(), find_spec("uvicorn") is not None
     with open_session(tiny_bundle) as session:
         manifest = session.manifest
         run = play_live(
@@ -45,7 +45,7 @@ def test_a_silenced_camera_is_noticed_imputed_and_taken_back_live(tiny_bundle, s
             None,
             schedule,
             seed=0,
-            console=Console(file=said),
+            console=Console(file=written),
             animate=False,
             page=PageOptions(port=0, browser=False) if has_page else None,
         )
@@ -63,4 +63,4 @@ def test_a_silenced_camera_is_noticed_imputed_and_taken_back_live(tiny_bundle, s
     assert pictures["rgb"].imputed.shape == pictures["rgb"].measured.shape == (64, 64, 3)
     assert "rgb" not in pictures["rgb"].given
     json.dumps(json_ready(report), allow_nan=False)
-    assert bool(re.search(r"live page: http://127\.0\.0\.1:\d+/", said.getvalue())) == has_page
+    assert bool(re.search(r"live page: http://127\.0\.0\.1:\d+/", written.getvalue())) == has_page

@@ -42,9 +42,9 @@ def test_the_page_is_served_and_its_address_said(
     node: PublishedNode, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DISPLAY", ":7")
-    code, said = watch("--endpoint", node.endpoint, "--port", "0", "--seconds", "1.5")
+    code, printed = watch("--endpoint", node.endpoint, "--port", "0", "--seconds", "1.5")
     assert code == 0
-    link = re.search(r"live page: (http://127\.0\.0\.1:\d+/) ", said)
+    link = re.search(r"live page: (http://127\.0\.0\.1:\d+/) ", printed)
     assert link
     assert opened == [link.group(1)]
     watch("--endpoint", node.endpoint, "--port", "0", "--seconds", "0", "--no-browser")
@@ -55,9 +55,9 @@ def test_the_page_is_served_and_its_address_said(
 
 
 def test_without_a_node_the_exit_code_says_so(opened: list[str]) -> None:
-    code, said = watch("--endpoint", "ipc:///nonexistent/d", "--port", "0", "--seconds", "0.2")
+    code, printed = watch("--endpoint", "ipc:///nonexistent/d", "--port", "0", "--seconds", "0.2")
     assert code == 1
-    assert "afterimage run" in said
+    assert "afterimage run" in printed
 
 
 def test_beyond_this_machine_a_random_token_is_printed_and_no_browser_opened(
@@ -89,10 +89,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     monkeypatch.setattr("sys.argv", ["afterimage", "watch", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert end.value.code == 2
-    assert named in said
-    assert "Traceback" not in said
+    assert named in printed
+    assert "Traceback" not in printed
 
 
 def test_without_the_extra_it_says_what_to_install_and_the_terminal_works_all_the_same(
@@ -110,9 +110,9 @@ def test_without_the_extra_it_says_what_to_install_and_the_terminal_works_all_th
 
 
 def test_json_is_one_decision_a_line(node: PublishedNode) -> None:
-    code, said = watch("--json", "--endpoint", node.endpoint, "--seconds", "1.5")
+    code, printed = watch("--json", "--endpoint", node.endpoint, "--seconds", "1.5")
     assert code == 0
-    messages = [json.loads(line) for line in said.splitlines()]
+    messages = [json.loads(line) for line in printed.splitlines()]
     assert {m["type"] for m in messages} <= {"decision", "healthevent"}
     assert sum(m["type"] == "decision" for m in messages) > 5
 

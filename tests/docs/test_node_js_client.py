@@ -57,7 +57,7 @@ def test_it_reads_decisions_and_feeds_a_live_node(
 ) -> None:
     rig, stop = images_rig, threading.Event()
     player = threading.Thread(target=play_rgb, args=(rig, endpoints.frames, stop))
-    reading = ("--endpoint", endpoints.decisions, "--count", 80)
+    reading = ("--endpoint", endpoints.decisions, "--count", 100)
     publishing = ("--endpoint", endpoints.frames, "--seconds", 3)
     with (
         open_session(images_bundle) as session,
@@ -73,7 +73,7 @@ def test_it_reads_decisions_and_feeds_a_live_node(
             stop.set()
             player.join(10)
         statistics = running.node.statistics()
-    assert len(decisions) == 80
+    assert len(decisions) == 100
     ticks = [d["tick"] for d in decisions]
     assert ticks == sorted(set(ticks))
     live = [d for d in decisions if d["states"]["depth"] == "live"]

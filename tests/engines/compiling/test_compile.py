@@ -172,9 +172,9 @@ class TestDiskFull:
     @pytest.mark.parametrize("limit", [0, 320, 100_000, 1_000_000])
     def test_nothing_is_kept_and_one_line_names_the_folder(self, tiny_bundle, tmp_path, limit):
         out = tmp_path / "engine"
-        said = self.compile_within(tiny_bundle, out, limit)
-        assert said.count("\n") == 1
-        assert said.startswith(f"{out}: the engine cannot be written (File too large); free space there")
+        printed = self.compile_within(tiny_bundle, out, limit)
+        assert printed.count("\n") == 1
+        assert printed.startswith(f"{out}: the engine cannot be written (File too large); free space there")
         assert list(tmp_path.iterdir()) == []
 
     def test_the_engine_that_was_there_stays(self, tiny_bundle, engine, tmp_path):

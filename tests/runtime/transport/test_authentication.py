@@ -1,4 +1,4 @@
-"""CURVE on real sockets on 127.0.0.1: who is heard, who is not, and what is said of it."""
+"""CURVE on real sockets on 127.0.0.1: who is heard, who is not, and what is logged about it."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_an_unknown_key_is_not_heard_and_said_once(
     with FrameSender(frames.endpoint, keys=folder.peer("stranger")) as sender:
         assert not heard(frames, sender, 1.5)
         assert frames.refused()["unknown_key"] >= 2, "it knocks again and again"
-        said = lines(caplog, "is not in the allow-list")
-        assert len(said) == 1
-        assert f"afterimage keys allow '{folder.peer('stranger').public}' --role sensor" in said[0]
+        logged = lines(caplog, "is not in the allow-list")
+        assert len(logged) == 1
+        assert f"afterimage keys allow '{folder.peer('stranger').public}' --role sensor" in logged[0]
         assert len(lines(caplog, "the node does not admit key 'stranger'")) == 1, "the sensor is told too"
         folder.allow("stranger", "sensor")
         assert heard(frames, sender), "allowing it takes no restart on either side"
@@ -57,8 +57,8 @@ def test_a_plain_peer_is_not_heard_and_said_once(
         assert not heard(frames, sender, 1.0)
     # Who hangs up first is a race; ZeroMQ tells more if it is the node, and the address if it is still connected.
     assert set(frames.refused()) <= {"no_keys", "unfinished"}
-    said = lines(caplog, "without CURVE keys")
-    assert len(said) == len(set(said)) > 0
+    logged = lines(caplog, "without CURVE keys")
+    assert len(logged) == len(set(logged)) > 0
 
 
 def test_what_does_not_speak_zeromq_is_hung_up_on(folder: KeyFolder, frames: FrameReceiver) -> None:

@@ -89,9 +89,9 @@ def test_strangers_from_another_machine_get_nothing_and_are_named_once(
         assert not read(decisions, listener, 1.5)
         assert frames.refused()["unknown_key"] >= 2
         assert decisions.refused()["unknown_key"] >= 2
-    said = [r.getMessage() for r in caplog.records if "is not in the allow-list" in r.getMessage()]
-    assert len(said) == 2, "once on each socket"
-    assert all(f"from {other.address} " in line for line in said)
+    logged = [r.getMessage() for r in caplog.records if "is not in the allow-list" in r.getMessage()]
+    assert len(logged) == 2, "once on each socket"
+    assert all(f"from {other.address} " in line for line in logged)
 
 
 def test_a_plain_peer_from_another_machine_gets_nothing(
@@ -109,8 +109,8 @@ def test_a_plain_peer_from_another_machine_gets_nothing(
     with hosts[1].inside(lambda: FrameSender(frames.endpoint)) as plain:
         assert not heard(frames, plain, 1.0)
     assert set(frames.refused()) <= {"no_keys", "unfinished"}
-    said = [r.getMessage() for r in caplog.records if "without CURVE keys" in r.getMessage()]
-    assert len(said) == len(set(said)) > 0, "each once"
+    logged = [r.getMessage() for r in caplog.records if "without CURVE keys" in r.getMessage()]
+    assert len(logged) == len(set(logged)) > 0, "each once"
 
 
 def test_a_revoked_key_loses_access_on_another_machine(

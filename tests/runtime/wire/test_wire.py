@@ -251,19 +251,19 @@ def test_an_observation_survives_the_wire(stream: str) -> None:
     sent = replace(OBSERVATION, stream=stream)
     parts = encode_output(sent)
     assert parts[0] == f"{stream}/rgb".encode()
-    came = decode_output([bytes(p) for p in parts])
-    assert isinstance(came, Observation)
-    assert np.array_equal(came.values, sent.values)
+    decoded = decode_output([bytes(p) for p in parts])
+    assert isinstance(decoded, Observation)
+    assert np.array_equal(decoded.values, sent.values)
     others = [name for name in Observation.__slots__ if name != "values"]
-    assert [getattr(came, name) for name in others] == [getattr(sent, name) for name in others]
+    assert [getattr(decoded, name) for name in others] == [getattr(sent, name) for name in others]
 
 
 @given(key=st.sampled_from(list(Decision.__slots__)), value=MAPS)
 def test_a_spoiled_decision_is_read_or_refused(key: str, value: Any) -> None:
     topic, head, payload = encode_output(DECISION)
     spoiled = msgpack.packb(msgpack.unpackb(head) | {key: value})
-    came = outcome(decode_output, [topic, spoiled, payload])
-    assert isinstance(came, Decision) or came.reason in (Reason.BAD_HEADER, Reason.OVERSIZED)
+    decoded = outcome(decode_output, [topic, spoiled, payload])
+    assert isinstance(decoded, Decision) or decoded.reason in (Reason.BAD_HEADER, Reason.OVERSIZED)
 
 
 def test_an_output_of_an_unknown_topic_or_version_is_refused() -> None:
