@@ -23,7 +23,7 @@ Graph = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class _Shape:
-    """What of a source of signals shapes a system."""
+    """The part of a source of signals that a system's shapes depend on."""
 
     rig: Rig
     classes: tuple[str, ...]
@@ -33,7 +33,7 @@ class TorchRunner(SystemRunner):
     """A system's graphs on the number of threads that PyTorch is set to, optionally through ``torch.compile``."""
 
     def __init__(self, system: System, *, compiled: bool) -> None:
-        """Compile nothing yet: that happens on a graph's first call, and once more when the batch first changes."""
+        """Take a system; a graph is compiled on its first call, and again when the batch changes for the first time."""
         super().__init__(system)
         self._compiled = compiled
         self._graphs: dict[str, Graph] = {}
@@ -70,10 +70,10 @@ class TorchRunner(SystemRunner):
 
 
 def _compiled(call: FunctionType, graph: str) -> Graph:
-    """The call through ``torch.compile``: as a whole, or an error.
+    """The call through ``torch.compile``: compiled as a whole, or an error.
 
-    It gets code of its own: PyTorch keeps what it compiled by code object, so that graphs which share one would have
-    to be told apart by guards on every call, and beyond eight of them would silently run uncompiled.
+    Each graph gets a code object of its own. PyTorch keeps what it compiled by code object: graphs that share one would
+    be told apart by guards on every call, and more than eight of them would silently run uncompiled.
     """
     code = call.__code__.replace(co_name=f"{call.__name__}_{graph}")
     own = FunctionType(code, call.__globals__, code.co_name, call.__defaults__, call.__closure__)
@@ -90,7 +90,7 @@ def open_torch_session(checkpoint: Path, manifest: Manifest, *, compiled: bool, 
         threads: that PyTorch may use, in this whole process.
 
     Raises:
-        CheckpointError: not a checkpoint, or of a system that is built otherwise now.
+        CheckpointError: not a checkpoint, or of a system that is built differently now.
         RigError: the bundle's rig is not a shipped one.
     """
     torch.set_num_threads(threads)

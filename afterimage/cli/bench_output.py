@@ -14,11 +14,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from afterimage.cli.arguments import write_json
+from engines.measuring.interleaving import Say
 
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw the result into this file.")]
-
-Say = Callable[[str, float], None]
-"""Told what is being done, and which share of all of it is done, 0..1."""
 
 
 @contextmanager

@@ -1,33 +1,35 @@
 """How fast a failing sensor is noticed, how often a good one is accused, and when it is trusted again.
 
-The decisions are functions of (events, now), so the real :class:`~runtime.core.pipeline.Pipeline` runs on a virtual
-clock: an event queue of arrivals and of the times at which the pipeline asks to be woken, honoured to the nanosecond as
-the node does. Messages are the synthetic rig's, spoiled by :mod:`runtime.signals.faults` and encoded by
-:func:`~runtime.wire.encode_frame`. Evidence is stored as zeros: the engine is not what is measured. One sensor is
-alone on the rig, for health is judged by sensor.
+Decisions are functions of (events, now), so the real :class:`~runtime.core.pipeline.Pipeline` runs on a virtual clock:
+an event queue of arrivals, and of the times at which the pipeline asks to be woken, to the nanosecond. There is no node
+around it, unlike in :mod:`benchmarks.virtual_node`: many hours are played, sockets and engine would take most of the
+time, and neither is measured. Messages are the synthetic rig's, with faults of :mod:`runtime.signals.faults`, encoded
+by :func:`~runtime.wire.encode_frame`; evidence is zeros. There is one sensor on the rig, because health is judged for
+each sensor by itself.
 
-*Jitter* is a delay on the way: half-normal with a scale of so many per cent of the period, on top of 1 ms, in order (a
-stream never overtakes itself). *Delay of detection* counts from the true end of good data: the capture of the last good
-message for ``silence`` and ``late``, of the first bad one for all else, to the change of state. Least possible delays:
+*Jitter* is a delay on the way: half-normal, with a scale in per cent of the period, on top of 1 ms; messages stay in
+order. *Delay of detection* is counted from the true end of good data to the change of state: from the capture of the
+last good message for ``silence`` and ``late``, of the first bad one for all else. Least possible delays:
 
-- ``silence``, ``late``: period + jitter (one scale): before that no message is overdue. Rule: max(silence_periods x
+- ``silence``, ``late``: period + jitter (one scale), because no message is overdue before. Rule: max(silence_periods x
   period, silence_floor_s) after the last arrival.
-- ``freeze``: 0, if one repetition were proof. Rule: (frozen_frames - 2) periods, the first repetition being the second
-  of the run, and up to a tick, at which it is judged.
-- ``black``, ``holes``: 0, the first bad message; that is the rule. ``nan``: likewise, judged up to a tick later.
+- ``freeze``: 0, if one repetition were proof. Rule: (frozen_frames - 2) periods, because the first repetition is the
+  second message of the run, and up to a tick, at which it is judged.
+- ``black``, ``holes``: 0, the first bad message; the rule is the same. ``nan``: the same, judged up to a tick later.
 - ``flat``, ``rail``, ``clip``: the first message at which a window that ended there would fail its content checks,
-  measured for each repetition. Rule: up to one hop later, when the next window is cut.
-- ``clock_step``: 0, a stamp from the future is proof. Rule: one period, for a single wrong stamp is forgiven, and up to
-  a tick. A clock that is followed (after recover_frames messages) before a tick comes is counted as undetected.
+  measured for each repetition. Rule: up to one hop later, when the next window ends.
+- ``clock_step``: 0, because a stamp from the future is proof. Rule: one period, because a single wrong stamp is
+  forgiven, and up to a tick. A clock that the pipeline follows (after recover_frames messages) before a tick comes is
+  counted as undetected.
 
-The rules hold from arrival: delays on the way come on top. Recovery counts from the capture of the first good message
-to ``live``; no sooner than recover_frames - 1 periods, and, after a gap, a whole window less one message.
+The rules count from arrival, so delays on the way come on top. Recovery counts from the capture of the first good
+message to ``live``: not before recover_frames - 1 periods, nor, after a gap, a whole window less one message.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,23 +38,21 @@ import numpy.typing as npt
 
 from engines.bundle import Manifest, ModalitySpec
 from runtime.core import quality
+from runtime.core.clock import NS_PER_S
 from runtime.core.pipeline import Pipeline
 from runtime.rig import Rig
 from runtime.signals.faults import APPLIES_TO, Fault, FaultInjector, FaultSchedule
 from runtime.signals.opening import open_source
 from runtime.wire import HealthEvent, encode_frame
 
-NS = 1_000_000_000
-_START_NS = 3600 * NS
+_START_NS = 3600 * NS_PER_S
 _TRANSIT_NS = 1_000_000
 _LATE_S = 0.4
-_STEP_NS = 5 * NS
+_STEP_NS = 5 * NS_PER_S
 WIRE_FAULTS = ("late", "clock_step")
-"""Faults of the way and of the clock, not of samples: every sensor can have them."""
+"""Faults of the transport and the clock, not of samples: every sensor can have them."""
 WINDOW_FAULTS = ("flat", "rail", "clip")
 FAULTS = ("silence", "freeze", "flat", "rail", "holes", "clip", "black", "nan", *WIRE_FAULTS)
-
-Say = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Bench:
     Attributes:
         rig, manifest: fit each other.
         spec: of the modality.
-        samples: (n, *sample_shape) to play round and round.
+        samples: (n, *sample_shape), played again and again.
     """
 
     rig: Rig
@@ -163,14 +163,14 @@ def read_samples(rig: Rig, seed: int, moments: int = 4) -> dict[str, npt.NDArray
 
 @dataclass
 class Episode:
-    """One fault and what became of it; times in ns of the virtual clock.
+    """One fault and how it was found; times in ns of the virtual clock.
 
     Attributes:
         fault: its times are those of captures.
         last_good_ns, first_bad_ns, back_ns: captures of the messages around it.
-        least_ns: when the first window could have failed; None where windows do not tell.
+        least_ns: when the first window could have failed; None where windows do not show the fault.
         detected_ns, state: of the first change of state.
-        live_ns: trusted again.
+        live_ns: when the sensor was trusted again.
     """
 
     fault: str
@@ -201,14 +201,16 @@ class Run:
 
 
 def plan_episodes(bench: Bench, fault: str, count: int, rng: np.random.Generator) -> list[Episode]:
-    """Faults at random phases, each with time to be found and time to recover."""
+    """Faults at random phases, each with time to be found and to recover."""
     settle_s = 2 * bench.window_s + 10 * bench.period_s + 0.5
     hold_s = bench.window_s + 8 * bench.period_s + 0.6
     at, episodes = settle_s, []
     for _ in range(count):
         start = at + float(rng.uniform(0, bench.period_s))
         episodes.append(
-            Episode(fault, _START_NS + round(start * NS), _START_NS + round((start + hold_s) * NS))
+            Episode(
+                fault, _START_NS + round(start * NS_PER_S), _START_NS + round((start + hold_s) * NS_PER_S)
+            )
         )
         at = start + hold_s + settle_s
     return episodes
@@ -219,7 +221,7 @@ def play(bench: Bench, episodes: Sequence[Episode], jitter: float, seconds: floa
 
     Args:
         bench: the sensor.
-        episodes: what goes wrong, and when; filled in.
+        episodes: the faults; how they were found is written into them.
         jitter: scale of the delay over the period.
         seconds: of virtual time.
         seed: of the delays and of what is random in the faults.
@@ -228,7 +230,7 @@ def play(bench: Bench, episodes: Sequence[Episode], jitter: float, seconds: floa
     stream = _Stream(bench, episodes, jitter, seed)
     watch = _Watch(list(episodes))
     zeros = np.zeros(bench.spec.evidence_size, np.float32)
-    now, end_ns = _START_NS, _START_NS + round(seconds * NS)
+    now, end_ns = _START_NS, _START_NS + round(seconds * NS_PER_S)
     arrival = stream.next()
     while now < end_ns:
         wake = pipeline.wake_ns(now)
@@ -243,7 +245,7 @@ def play(bench: Bench, episodes: Sequence[Episode], jitter: float, seconds: floa
             pipeline.tick(now)
         for event in pipeline.events():
             watch.see(event)
-    bad_s = sum(((e.live_ns or e.end_ns) - e.start_ns) / NS for e in episodes)
+    bad_s = sum(((e.live_ns or e.end_ns) - e.start_ns) / NS_PER_S for e in episodes)
     return Run(list(episodes), watch.false_alarms, seconds - bad_s)
 
 
@@ -253,14 +255,14 @@ class _Stream:
     def __init__(self, bench: Bench, episodes: Sequence[Episode], jitter: float, seed: int) -> None:
         self._bench, self._episodes = bench, list(episodes)
         self._rng = np.random.default_rng(seed)
-        self._scale_ns = jitter * bench.period_s * NS
+        self._scale_ns = jitter * bench.period_s * NS_PER_S
         modality = bench.spec.name
         faults = [
             Fault(
                 kind=e.fault,
                 modalities=(modality,),
-                start_s=(e.start_ns - _START_NS) / NS,
-                end_s=(e.end_ns - _START_NS) / NS,
+                start_s=(e.start_ns - _START_NS) / NS_PER_S,
+                end_s=(e.end_ns - _START_NS) / NS_PER_S,
             )
             for e in episodes
             if e.fault not in WIRE_FAULTS
@@ -279,7 +281,7 @@ class _Stream:
     def _message(self, index: int) -> tuple[int, list[Any]] | None:
         bench, current = self._bench, self._current
         elapsed_s = (index + 1) * bench.period_s
-        capture_ns = stamp_ns = _START_NS + round(elapsed_s * NS)
+        capture_ns = stamp_ns = _START_NS + round(elapsed_s * NS_PER_S)
         good = bench.message(index)
         samples: npt.NDArray[Any] | None = good
         delay_ns = _TRANSIT_NS + abs(self._rng.normal(0, 1)) * self._scale_ns
@@ -288,11 +290,13 @@ class _Stream:
             if capture_ns <= episode.start_ns:
                 episode.last_good_ns = capture_ns
                 if self._injectors:
-                    self._injectors[current].apply(elapsed_s, good)  # it remembers the last good message
+                    self._injectors[current].apply(
+                        elapsed_s, good
+                    )  # the injector remembers the last good message
             elif capture_ns <= episode.end_ns:
                 episode.first_bad_ns = episode.first_bad_ns or capture_ns
                 if episode.fault == "late":
-                    delay_ns += _LATE_S * NS
+                    delay_ns += _LATE_S * NS_PER_S
                 elif episode.fault == "clock_step":
                     stamp_ns += _STEP_NS
                 else:
@@ -321,14 +325,14 @@ class _Stream:
 
 
 class _Watch:
-    """Which changes of state a fault explains."""
+    """Tells the changes of state that a fault explains from false alarms."""
 
     def __init__(self, episodes: list[Episode]) -> None:
         self._episodes = episodes
         self.false_alarms: Counter[str] = Counter()
 
     def see(self, event: HealthEvent) -> None:
-        """A change of state: of the fault that began last, unless the sensor was trusted again after that."""
+        """Note a change of state: due to the fault that began last, unless the sensor was trusted again after it."""
         begun = [e for e in self._episodes if e.start_ns < event.at_ns]
         episode = begun[-1] if begun else None
         if event.state == "live":

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.dropout.episodes import NS, Say
 from benchmarks.dropout.measurement import summarize
+from engines.measuring.interleaving import Say
 from engines.opening import open_session
 from runtime.client import Client
+from runtime.core.clock import NS_PER_S
 from runtime.node.node import Node
 from runtime.rig import Rig
 from runtime.rig.source_options import SyntheticOptions
@@ -23,11 +24,11 @@ from runtime.signals.faults import Fault, FaultSchedule
 from runtime.transport.endpoints import Endpoints
 from runtime.wire import Decision, HealthEvent
 
-_SETTLE_S, _SILENCE_S, _AROUND_NS = 6.0, 0.8, NS
+_SETTLE_S, _SILENCE_S, _AROUND_NS = 6.0, 0.8, NS_PER_S
 
 
 def silences(rig: Rig, rounds: int, seed: int) -> FaultSchedule:
-    """Each sensor in turn falls silent, at a random phase, with time for every window to fill again in between."""
+    """Each sensor in turn falls silent, at a random phase; between two silences every window has time to fill."""
     rng = np.random.default_rng(seed)
     at, faults = _SETTLE_S, []
     for _ in range(rounds):
@@ -42,7 +43,7 @@ def silences(rig: Rig, rounds: int, seed: int) -> FaultSchedule:
 
 
 def measure_live(bundle: Path, rig: Rig, rounds: int, seed: int, say: Say) -> dict[str, Any]:
-    """Play, watch, compare with the truth.
+    """Play sensors that fall silent, and compare when a client hears of it with the truth.
 
     Returns:
         ``silences``: for each, the delay from the capture of the last message to the event (when the node noticed and
@@ -68,7 +69,7 @@ def measure_live(bundle: Path, rig: Rig, rounds: int, seed: int, say: Say) -> di
             thread.start()
             try:
                 start_ns = sensors.start()
-                end_ns = start_ns + round((schedule.end_s + 1.5) * NS)
+                end_ns = start_ns + round((schedule.end_s + 1.5) * NS_PER_S)
                 decisions, events = _watch(client, start_ns, end_ns, say)
                 sensors.check()
             finally:
@@ -104,8 +105,8 @@ def _look(
     (modality,) = fault.modalities
     sensor = rig.sensor(modality)
     # The last message captured at or before the start of the fault was published.
-    last_ns = start_ns + round(int(fault.start_s / sensor.period_s + 1e-9) * sensor.period_s * NS)
-    until_ns = start_ns + round(fault.end_s * NS)
+    last_ns = start_ns + round(int(fault.start_s / sensor.period_s + 1e-9) * sensor.period_s * NS_PER_S)
+    until_ns = start_ns + round(fault.end_s * NS_PER_S)
     gone = [(e, at) for e, at in events if e.modality == modality and e.state == "missing"]
     hit = next(((e, at) for e, at in gone if last_ns <= e.at_ns <= until_ns), None)
     around = [

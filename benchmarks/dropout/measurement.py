@@ -11,22 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.dropout.episodes import (
-    NS,
     WINDOW_FAULTS,
     Bench,
     DropoutPlan,
     Episode,
-    Say,
     faults_of,
     make_bench,
     plan_episodes,
     play,
 )
 from engines.bundle import Manifest
+from engines.measuring.interleaving import Say
+from runtime.core.clock import NS_PER_S
 from runtime.rig import Rig
 
 _ALARM_MODALITY = "depth"
-"""Silence is judged alike for every sensor; this one's messages are small and each is a window."""
+"""Silence is judged in the same way for every sensor; this one's messages are small, and each is a window."""
 
 
 def measure_delays(
@@ -44,7 +44,9 @@ def measure_delays(
                 seed = plan.seed + 1000 * number + round(period_ms)
                 rng = np.random.default_rng(seed)
                 episodes = plan_episodes(bench, fault, plan.repetitions, rng)
-                seconds = (episodes[-1].end_ns - episodes[0].start_ns) / NS * (1 + 2 / plan.repetitions) + 10
+                seconds = (episodes[-1].end_ns - episodes[0].start_ns) / NS_PER_S * (
+                    1 + 2 / plan.repetitions
+                ) + 10
                 run = play(bench, episodes, jitter, seconds, seed)
                 rows.append(
                     {
@@ -62,7 +64,7 @@ def measure_delays(
 
 
 def _times(bench: Bench, fault: str, jitter: float, episodes: Sequence[Episode]) -> dict[str, Any]:
-    # A clock that was set may be followed before a tick judges it: what is seen when it is set back is not that.
+    # A clock that was set may be followed before a tick judges it; what is seen when it is set back does not count.
     found = [e for e in episodes if e.detected_ns is not None and e.detected_ns <= e.end_ns]
     delays = [(e.detected_ns - _truth_ns(e)) / 1e6 for e in found if e.detected_ns is not None]
     back = [(e.live_ns - e.back_ns) / 1e6 for e in found if e.live_ns is not None and e.back_ns is not None]
@@ -105,13 +107,13 @@ def limits_ms(bench: Bench, fault: str, jitter: float, episodes: Iterable[Episod
             if e.least_ns is not None and e.first_bad_ns is not None
         ]
         least = float(np.median(told)) if told else float("inf")
-        # A window is cut at the first message that completes a hop.
+        # A window ends at the first message that completes a hop.
         return least, least + max(1000 * bench.spec.hop / bench.spec.rate_hz, period_ms)
     return 0.0, 0.0
 
 
 def least_recovery_ms(bench: Bench, fault: str) -> float:
-    """No sooner than so many good messages; after a gap in the samples, than a whole window of them as well."""
+    """The least time to recovery: recover_frames good messages, and after a gap in the samples a whole window."""
     gap = fault in ("silence", "freeze", "nan", "clock_step") and bench.spec.window > 1
     whole = bench.window_s - bench.period_s if gap else 0.0
     return 1000 * max((bench.rig.health.recover_frames - 1) * bench.period_s, whole)
@@ -123,8 +125,8 @@ def measure_false_alarms(
     """Good streams under each policy: one row for each (period, silence_periods, jitter).
 
     ``per_hour`` counts changes to ``missing`` by silence, ``others_per_hour`` all else (late data, mostly);
-    ``per_hour_below`` is the 95 % bound where none was seen (three over the hours watched). The same arrivals for
-    every policy.
+    ``per_hour_below`` is the 95 % bound where none was seen (three over the hours watched). Every policy sees the same
+    arrivals.
     """
     modality = _ALARM_MODALITY if _ALARM_MODALITY in rig.modality_names else rig.modality_names[0]
     rows: list[dict[str, Any]] = []
@@ -155,7 +157,7 @@ def measure_false_alarms(
 
 
 def summarize(values: Sequence[float]) -> dict[str, float] | None:
-    """p50, p95 and the largest; None of nothing."""
+    """``p50``, ``p95``, ``max`` and ``n``; None if there are no values."""
     if not values:
         return None
     p50, p95 = np.percentile(values, (50, 95))

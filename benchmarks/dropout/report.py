@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def tables(report: Mapping[str, Any]) -> list[Table]:
-    """False alarms by policy and jitter, and delays by fault and period, at one jitter: the report has the others."""
+    """False alarms by policy and jitter, and delays by fault and period at one jitter; the report has all jitters."""
     return [_alarms(report), _delays(report)]
 
 
@@ -22,8 +22,10 @@ def _alarms(report: Mapping[str, Any]) -> Table:
     cells = {(r["period_ms"], r["silence_periods"], r["jitter"]): r for r in rows}
     for period, periods in sorted({(p, s) for p, s, _ in cells}):
         of = [cells[period, periods, j] for j in jitters]
-        said = [f"{r['per_hour']:,.1f}" if r["false_alarms"] else f"< {r['per_hour_below']:,.1f}" for r in of]
-        table.add_row(f"{period:.0f} ms", f"{periods:g}", f"{of[0]['limit_ms']:.0f} ms", *said)
+        shown = [
+            f"{r['per_hour']:,.1f}" if r["false_alarms"] else f"< {r['per_hour_below']:,.1f}" for r in of
+        ]
+        table.add_row(f"{period:.0f} ms", f"{periods:g}", f"{of[0]['limit_ms']:.0f} ms", *shown)
     return table
 
 
@@ -41,14 +43,14 @@ def _delays(report: Mapping[str, Any]) -> Table:
             f"{r['period_ms']:.0f}",
             f"{r['minimum_ms']:.0f}",
             f"{r['rule_ms']:.0f}",
-            _two(r["delay_ms"]),
+            _median_and_worst(r["delay_ms"]),
             str(r["undetected"]),
-            _two(r["recovery_ms"]),
+            _median_and_worst(r["recovery_ms"]),
         )
     return table
 
 
-def _two(of: Mapping[str, float] | None) -> str:
+def _median_and_worst(of: Mapping[str, float] | None) -> str:
     return "-" if of is None else f"{of['p50']:.0f}, {of['max']:.0f}"
 
 

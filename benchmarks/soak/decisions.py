@@ -1,4 +1,4 @@
-"""What a reader of a soak run's decisions and health events saw, and whether that is what it must have seen."""
+"""What a reader of a soak's decisions and health events saw, and whether it is what it must have seen."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtime.core.clock import NS_PER_S
 from runtime.wire import Decision, HealthEvent
-
-NS = 1_000_000_000
 
 
 @dataclass
 class DecisionLedger:
-    """The decisions and health events of one run, as a reader got them.
+    """The decisions and health events of one run, as a reader received them.
 
     Attributes:
         start_ns: when the node's ticks began.
@@ -43,10 +42,10 @@ class DecisionLedger:
     wrong_masks: int = 0
 
     def add(self, message: object) -> None:
-        """Take in what was read; other messages are passed over."""
+        """Note a message that was read; only decisions and health events count."""
         if isinstance(message, Decision):
             after_ns = message.deadline_ns - self.start_ns
-            self.drift_ns = max(self.drift_ns, abs(after_ns - (message.tick + 1) * NS / self.rate_hz))
+            self.drift_ns = max(self.drift_ns, abs(after_ns - (message.tick + 1) * NS_PER_S / self.rate_hz))
             self.lateness_ns = max(self.lateness_ns, message.published_ns - message.deadline_ns)
             self.gaps += message.tick - self.last - 1
             self.seen, self.last = self.seen + 1, message.tick
@@ -59,7 +58,7 @@ class DecisionLedger:
             self.states[message.modality] = message.state
 
     def discrepancies(self, counted: Mapping[str, Any], now_ns: int, modalities: Sequence[str]) -> list[str]:
-        """What was not as it must be, one line each; every sensor must be live by now.
+        """What is not as it must be, one line each; every sensor must be live by now.
 
         Args:
             counted: ``published`` and ``missed`` ticks, as the node counted.
@@ -67,7 +66,11 @@ class DecisionLedger:
             modalities: of the rig.
         """
         checks = (
-            ("ticks published", int((now_ns - self.start_ns) * self.rate_hz // NS), counted["published"]),
+            (
+                "ticks published",
+                int((now_ns - self.start_ns) * self.rate_hz // NS_PER_S),
+                counted["published"],
+            ),
             ("ticks missed", 0, counted["missed"]),
             ("decisions read", counted["published"], self.seen),
             ("gaps in the numbers of decisions", 0, self.gaps),

@@ -1,8 +1,8 @@
 """Memory of this process over a long run: samples, and the slope of a line through them.
 
-Resident memory also grows where an allocator's free memory is in pieces, and where memory that was reserved is first
-touched. What the C library has handed out and not got back (:attr:`MemorySample.heap_kib`) does not: a leak shows in
-both.
+Resident memory also grows where an allocator's free memory is in pieces, and where reserved memory is used for the
+first time. What is in use of the C library's heap (:attr:`MemorySample.heap_kib`) does not grow by that: a leak shows
+in both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 WARM_UP = 0.1
-"""Share of a run that is left out: queues, caches and reservoirs fill, once."""
+"""Share of a run that is left out, because queues, caches and reservoirs fill once."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ def _heap_kib() -> int | None:
 
 
 def grow_interned_strings(count: int = 100_000) -> None:
-    """Let Python's table of interned strings take the size that it would take some time in a long run.
+    """Let Python's table of interned strings grow to the size that it reaches at some time in a long run.
 
-    msgpack interns the keys of every header that it reads. Each key that was never there before (of a header with wrong
-    bytes in it) uses up a place in the table; when none is left, after some ten thousands of them, the table is made
-    anew with twice the places (2 MB more with some 40,000 strings of imported code). Their strings are gone by then,
-    so that it stays as it is from there on: a step, and no growth.
+    msgpack interns the keys of every header that it reads. Each new key (of a header with wrong bytes in it) takes a
+    place in the table; when none is left, after some ten thousands of them, the table is built again with twice as many
+    places (2 MB more with some 40,000 strings of imported code). The keys themselves are gone by then, so the table
+    does not grow again: it is one step, not growth.
     """
     for number in range(count):
         sys.intern(f"never seen before {number}")
@@ -90,8 +90,8 @@ def sample_memory(messages: int) -> MemorySample:
 def slope_per_million(messages: Sequence[int], values: Sequence[float]) -> tuple[float, float] | None:
     """A line through values over messages, by least squares: its slope per million messages, and standard error.
 
-    The error takes the samples' deviations from the line as independent. Memory moves in steps, so they are not quite,
-    and the true error is larger. None with fewer than three samples, which make no error.
+    The error assumes that the samples' deviations from the line are independent. Memory grows in steps, so they are
+    not quite, and the true error is larger. None with fewer than three samples, from which no error follows.
     """
     if len(messages) < 3:
         return None

@@ -1,4 +1,4 @@
-"""What people read of a soak run: tables and a few lines."""
+"""The report of a soak for people: tables and a few lines."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from rich.table import Table
 
 _ACCEPTED = ("superseded", "broken_window", "corrupt", "frozen")
-"""Reasons that also befall messages that were accepted."""
+"""Reasons for which messages are dropped that were accepted first."""
 
 
 def tables(report: Mapping[str, Any]) -> list[Table]:
-    """Where every message went, and what was injected."""
+    """Where every message went, and which faults were injected."""
     return [_message_table(report), _fault_table(report)]
 
 
@@ -40,8 +40,8 @@ def summary(report: Mapping[str, Any]) -> str:
     ]
     wrong = report["discrepancies"]
     lines.append(
-        f"the node's counters and the driver's books: {len(wrong)} disagreements" if wrong
-        else "the node's counters and the driver's books agree"
+        f"the node's counters and the ledgers of what was sent: {len(wrong)} disagreements" if wrong
+        else "the node's counters and the ledgers of what was sent agree"
     )  # fmt: skip
     return "\n".join([*lines, *(f"  {line}" for line in wrong)])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -29,6 +29,7 @@ from benchmarks.soak.memory import (
 from benchmarks.virtual_node.driver import PATIENCE_S, VirtualNode, VirtualNodeError
 from benchmarks.virtual_node.ledger import discrepancies
 from benchmarks.virtual_node.sensor import VirtualSensor
+from engines.measuring.interleaving import Say
 from engines.measuring.machine import describe_machine
 from engines.opening import open_session
 from engines.session import Session
@@ -42,9 +43,6 @@ START_NS = 10**15
 _STEP_NS = 20_000_000
 _SAMPLES = 100
 _VISIT_EVERY_NS, _VISIT_NS = 60 * NS_PER_S, NS_PER_S
-
-Say = Callable[[str, float], None]
-"""Told what is being done, and which share of all of it is done, 0..1."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +19,9 @@ from typing import Any
 from benchmarks.throughput.processes import Processes, Transport
 from benchmarks.throughput.search import Step, conclusion, rise
 from engines.bundle import load_manifest
+from engines.measuring.interleaving import Say
 from engines.measuring.machine import describe_machine, usable_cores
 from runtime.rig import Rig, check_rig_feeds_bundle
-
-Say = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

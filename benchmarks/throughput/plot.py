@@ -30,7 +30,7 @@ def draw_throughput(report: Mapping[str, Any], path: Path) -> None:
 
 
 def _rates(axes: Axes, report: Mapping[str, Any]) -> None:
-    """Carried, and the first that was too much above it."""
+    """The rate that was carried, and above it the first that was too much."""
     rows = report["single"]
     labels = [f"{r['modality']} {r['size']}\n{r['transport']}" for r in rows]
     places = range(len(rows))

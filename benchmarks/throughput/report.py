@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 def throughput_tables(report: Mapping[str, Any]) -> list[Table]:
-    """One table each: sensors alone and together, what a message costs, rigs on a core."""
+    """A table each for sensors alone and together, the cost of a message, and rigs on a core."""
     tables = [_loads(report), _costs(report)]
     return [*tables, _rigs(report)] if report["rigs_per_core"] else tables
 
@@ -43,7 +43,7 @@ def _loads(report: Mapping[str, Any]) -> Table:
 
 
 def _end(row: Mapping[str, Any], each: float = 1.0) -> tuple[str, str, str, str]:
-    """Where and why it ended; ``each`` is what a load of 1 is."""
+    """Where and why it ended; ``each`` is how many messages per second a load of 1 is."""
 
     def load(value: float | None) -> str:
         return "-" if value is None else f"{value * each:,.0f}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgpack
 import numpy as np
 import numpy.typing as npt
 
@@ -18,7 +18,6 @@ Parts = tuple[bytes, ...]
 
 _SEQUENCE_MARK = 0x0123456789ABCDEF
 _CAPTURE_MARK = 0x0FEDCBA987654321
-_UINT64 = struct.Struct(">Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +63,13 @@ class MessageForm:
             rig.name, sensor.modality, _SEQUENCE_MARK, zeros, capture_ns=_CAPTURE_MARK, unit=sensor.unit
         )
         self.topic = bytes(topic)
-        self._begin, rest = bytes(header).split(_UINT64.pack(_SEQUENCE_MARK))
-        self._middle, self._end = rest.split(_UINT64.pack(_CAPTURE_MARK))
+        self._begin, rest = bytes(header).split(msgpack.packb(_SEQUENCE_MARK))
+        self._middle, self._end = rest.split(msgpack.packb(_CAPTURE_MARK))
 
     def header(self, sequence: int, capture_ns: int) -> bytes:
-        """The header of message ``sequence``; integers are always written in 64 bits, which msgpack allows."""
-        return b"".join(
-            (self._begin, _UINT64.pack(sequence), self._middle, _UINT64.pack(capture_ns), self._end)
-        )
+        """The header of message ``sequence``, byte for byte as it is packed otherwise."""
+        numbers = msgpack.packb(sequence), msgpack.packb(capture_ns)
+        return b"".join((self._begin, numbers[0], self._middle, numbers[1], self._end))
 
 
 def packed(

@@ -6,7 +6,7 @@ The accuracy is also what a multimodal system has to reach when that sensor is t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from engines.measuring.interleaving import Say
 from runtime.signals.moments import MomentSource
 from trainers.data.sampler import BatchSampler
 from trainers.data.windows import evaluation_windows
@@ -22,8 +23,6 @@ from trainers.modalities.build import build_modality
 
 LENGTHS = {"rgb": (1,), "depth": (1,), "audio": (8000, 16000), "eeg": (256, 512, 768)}
 """Modality -> window lengths in samples."""
-
-Say = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

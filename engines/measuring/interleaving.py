@@ -14,6 +14,8 @@ import numpy as np
 
 Case = TypeVar("Case", bound=Hashable)
 Call = Callable[[], object]
+Say = Callable[[str, float], None]
+"""Told what a measurement does, and which share of all of it is done, 0..1."""
 
 WARM_UP_CALLS = 3
 BLOCK_SECONDS = 0.01

@@ -1,4 +1,4 @@
-"""What the machine is: processor, what its instructions allow, memory; for reports and ``afterimage doctor``."""
+"""The machine: processor, vector instructions, memory; for reports and ``afterimage doctor``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FEATURES = {
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores this process may use, CPU features (None where the system does not say), memory, system."""
-    said = _cpuinfo()
-    words = set(said.get("flags", said.get("Features", "")).split())
+    """Processor, cores this process may use, CPU features (None where they are unknown), memory, system."""
+    cpu = _cpuinfo()
+    words = set(cpu.get("flags", cpu.get("Features", "")).split())
     return {
-        "processor": said.get("model name", platform.processor() or platform.machine()),
+        "processor": cpu.get("model name", platform.processor() or platform.machine()),
         "architecture": platform.machine(),
         "cores": usable_cores(),
         "features": {n: any(w in words for w in any_of) for n, any_of in _FEATURES.items()}
@@ -43,7 +43,7 @@ def usable_cores() -> int:
 
 
 def int8_note(features: dict[str, bool] | None) -> str:
-    """What the CPU's features say about int8, in one line."""
+    """What the CPU's features mean for int8, in one line."""
     if features is None:
         return "int8: this system does not say what its CPU can do; measure with `afterimage bench engines`"
     if any(features[n] for n in ("VNNI", "AMX int8", "NEON dot product", "NEON int8 matrix")):
@@ -62,7 +62,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _memory_mib() -> int | None:
-    """Physical memory; None where the system does not say."""
+    """Physical memory; None where the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     except (ValueError, OSError, AttributeError):

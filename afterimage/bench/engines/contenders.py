@@ -1,4 +1,4 @@
-"""Who takes part in a measurement: every engine that can be built and run here, and PyTorch; and why others do not."""
+"""What is compared: every engine that can be built and run here, and PyTorch; and why the others cannot take part."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Contender:
         device: ``cpu`` or ``gpu``.
         precision: of its products.
         session: open, on the number of threads that was asked for.
-        parity: what compiling found, where it is an engine.
+        parity: how well it agrees with the golden values, where it is an engine.
         engine: its folder; None for PyTorch.
     """
 
@@ -44,7 +44,7 @@ class Contender:
 
 @dataclass
 class Field:
-    """Who takes part, and name -> why not of the others."""
+    """The contenders that take part, and name -> why not of the others."""
 
     present: list[Contender] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
@@ -65,21 +65,21 @@ def gather(
     without: Sequence[str] = (),
     say: Callable[[str], None] = lambda what: None,
 ) -> Field:
-    """Compile the bundle for the targets, open everything that runs here, and note what does not.
+    """Compile the bundle for the targets, open everything that runs here, and note why the rest does not.
 
     Args:
         bundle: the bundle's folder.
         checkpoint: what it was exported from; None leaves PyTorch out.
         targets: names or files; empty: every shipped target, and the CPU in int8. ``cpu`` always takes part.
-        threads: for the operators of one graph, alike for all.
-        largest_batch: that will be measured: engines with a profile for more than one row are built for as many.
+        threads: for the operators of one graph, the same for all.
+        largest_batch: that will be measured; engines with a profile for more than one row are built for this many.
         without: names of contenders to leave out.
         say: told what is being prepared.
 
     Raises:
         BundleError: the bundle is broken.
         TargetError: a named target cannot be used.
-        CompileError: the CPU engine, which all else is compared with, cannot be built.
+        CompileError: the CPU engine cannot be built, with which all others are compared.
     """
     manifest = load_manifest(bundle)
     found = Field()
@@ -120,7 +120,7 @@ def wanted_targets(names: Sequence[str], largest_batch: int) -> list[Target]:
 
 
 def _for_batch(target: Target, rows: int) -> Target:
-    """The target for as many rows, unless it takes any number or is meant for exactly one."""
+    """The target for this many rows, unless it takes any number or is meant for exactly one."""
     if target.batch is None or not 1 < target.batch.maximum < rows:
         return target
     return overridden(target, batch=str(rows))
@@ -134,7 +134,7 @@ def contender_name(target: Target) -> str:
 
 
 def _engine(name: str, bundle: Path, target: Target, threads: int) -> Contender:
-    """Compile for a target and open what comes of it; asks first whether it would run, before building for minutes."""
+    """Compile for a target and open the engine, if the backend runs here: building takes minutes."""
     status = backend_status(target.backend, target.provider)
     if not status.can_run:
         raise EngineError(status.reason)
@@ -152,7 +152,7 @@ def _engine(name: str, bundle: Path, target: Target, threads: int) -> Contender:
 
 
 def _add_pytorch(found: Field, name: str, checkpoint: Path | None, manifest: Manifest, threads: int) -> None:
-    """Open PyTorch on the checkpoint, or note why that cannot be."""
+    """Open PyTorch on the checkpoint, or note why that is not possible."""
     # Imported here: PyTorch is not part of the base install.
     from runtime.rig import RigError
     from trainers.checkpoint import CheckpointError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,15 @@ from engines.bundle import graph_names, load_manifest
 from engines.errors import EngineError
 from engines.measuring.calls import TICK, KnownOutputs, session_calls
 from engines.measuring.failover import measure_failover
-from engines.measuring.interleaving import Call, interleave, paired_ratio
+from engines.measuring.interleaving import Call, Say, interleave, paired_ratio
 from engines.measuring.machine import describe_machine
 from engines.measuring.process import ProcessError
 from engines.session import Session
 
-Say = Callable[[str, float], None]
-"""Told what is done, and which share of all of it, 0..1."""
-
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure.
+    """How much is measured.
 
     Attributes:
         batches: rows at a time.
@@ -48,13 +45,13 @@ QUICK = Effort(batches=(1, 8), seconds=1.0, rounds=(5, 20), failover_rounds=10, 
 def measure_engines(
     bundle: Path, checkpoint: Path | None, field: Field, effort: Effort, *, threads: int, say: Say
 ) -> dict[str, Any]:
-    """Measure every contender; those that cannot run the bundle after all are moved to the absent.
+    """Measure every contender; one that cannot run the bundle after all is moved to the absent.
 
     Args:
         bundle: the bundle's folder.
         checkpoint: what it was exported from, where PyTorch takes part.
-        field: who takes part; its sessions are used, not closed.
-        effort: how long.
+        field: what takes part; its sessions are used, not closed.
+        effort: how much is measured.
         threads: that the contenders were opened with.
         say: for a progress bar.
 
@@ -107,7 +104,7 @@ def measure_engines(
 
 
 def _warm_up(bundle: Path, field: Field, batches: Sequence[int], say: Say) -> None:
-    """Run every case once at each batch, which compiles what is compiled; who fails is taken out."""
+    """Run every case once at each batch, so that PyTorch compiles it; a contender that fails is taken out."""
     kept = []
     for done, contender in enumerate(field.present):
         try:
@@ -140,7 +137,7 @@ def _cases(bundle: Path, contenders: Sequence[Contender], batch: int) -> dict[tu
 
 
 def _failover(bundle: Path, contenders: Sequence[Contender], effort: Effort, say: Say) -> dict[str, Any]:
-    """Missing patterns on the reference, and on whatever runs on a GPU."""
+    """Missing patterns on the reference, and on everything that runs on a GPU."""
     chosen = [c for c in contenders if c.name == REFERENCE or c.device == "gpu"]
     found = {}
     for done, contender in enumerate(chosen):
@@ -157,7 +154,7 @@ def _failover(bundle: Path, contenders: Sequence[Contender], effort: Effort, say
 def _fresh(
     bundle: Path, checkpoint: Path | None, field: Field, effort: Effort, threads: int, say: Say
 ) -> dict[str, Any]:
-    """Load time, memory and time to the first decision, each in processes of its own."""
+    """Load time, memory and time to the first decision, each in processes of their own."""
     found: dict[str, Any] = {}
     for done, contender in enumerate(field.present):
         say(f"a fresh process with {contender.name}", 0.85 + 0.15 * done / len(field.present))

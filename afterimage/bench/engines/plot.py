@@ -32,7 +32,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 
 def _latency(axes: Axes, report: Mapping[str, Any]) -> None:
-    """Per decision, so that what a batch gains is seen; bars reach up to the 99th percentile."""
+    """Latency per decision, which shows what a batch gains; bars reach up to the 99th percentile."""
     for name, of in report["tick"].items():
         batches = [int(b) for b in of]
         p50 = [of[str(b)]["p50_us"] / b for b in batches]
@@ -52,7 +52,7 @@ def _latency(axes: Axes, report: Mapping[str, Any]) -> None:
 
 
 def _graphs(axes: Axes, report: Mapping[str, Any]) -> None:
-    """What a tick at batch 1 is made of, with each graph's floor."""
+    """The graphs of a tick at batch 1, with the floor of each."""
     parts = [g for g in report["graphs"] if g == "fuse" or g.startswith("encode_")]
     names = list(report["tick"])
     width = 0.8 / max(len(names), 1)
@@ -72,7 +72,7 @@ def _graphs(axes: Axes, report: Mapping[str, Any]) -> None:
 
 
 def _patterns(axes: Axes, report: Mapping[str, Any]) -> None:
-    """p99 of fuse under each pattern, over the spread that one pattern shows by itself."""
+    """p99 of fuse under each pattern, beside the spread of one pattern measured again and again."""
     failover = report["failover"].get(REFERENCE)
     if failover is None:
         axes.set_axis_off()

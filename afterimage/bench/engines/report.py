@@ -87,12 +87,12 @@ def _torch_gemm(threads: int) -> Any:
 
 
 def tables(report: Mapping[str, Any]) -> list[Table]:
-    """Whole ticks, graphs at batch 1, and what a fresh process pays."""
+    """Whole ticks, graphs at batch 1, and what opening costs a fresh process."""
     return [_tick_table(report), _graph_table(report), _fresh_table(report)]
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """The ratios in a few lines, and who did not take part."""
+    """The ratios in a few lines, and what did not take part."""
     r = report["ratios"]
     lines = [
         f"ONNX Runtime against PyTorch eager, a whole tick at batch 1: {_times(r['ort_vs_eager'])}; against the "
