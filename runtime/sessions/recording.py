@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtime.core.clock import NS_PER_S
 from runtime.record.writer import RecordingError, RecordingWriter, default_name
 from runtime.rig import Rig
 from runtime.sessions.cues import CueSchedule, CueView
@@ -23,7 +24,7 @@ from runtime.wire import JournalEntry, WireError, encode_entry, encode_output
 from runtime.wire.labels import LABEL_PREFIX, Label, decode_label, encode_label, standing
 
 _MESSAGES_PER_TURN = 256
-_COUNTS_EVERY_NS = 1_000_000_000
+_COUNTS_EVERY_NS = NS_PER_S
 
 
 @dataclass

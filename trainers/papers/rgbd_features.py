@@ -1,8 +1,8 @@
 """Features of RGB and depth frames as modalities: from networks fine-tuned on the few labelled frames, then frozen.
 
 SS-HMVAE's inputs are features of VGG16 networks, one per modality, pre-trained on photographs and fine-tuned on the
-labelled part alone. Pre-trained weights are not to be had here, so the networks are this package's own trunks, trained
-on the labelled part with the distortions of :meth:`~trainers.modalities.network.ModalityNetwork.augment`.
+labelled part alone. No pre-trained weights come with this package, so the networks are its own trunks, trained on the
+labelled part with the distortions of :meth:`~trainers.modalities.network.ModalityNetwork.augment`.
 """
 
 from __future__ import annotations
