@@ -41,6 +41,7 @@ _TYPES_IN = {
     "depth": "sensor_msgs/msg/Image",
     "audio": "std_msgs/msg/Int16MultiArray",
     "eeg": "std_msgs/msg/Float32MultiArray",
+    "signal": "std_msgs/msg/Float32MultiArray",
 }
 """Kind of a sensor -> type of the ROS topic that feeds it."""
 

@@ -29,7 +29,7 @@ FaultKind = Literal["silence", "freeze", "rail", "holes", "clip", "black", "flat
 APPLIES_TO: dict[str, frozenset[str]] = {
     "silence": frozenset(get_args(ModalityKind)),
     "freeze": frozenset(get_args(ModalityKind)),
-    "flat": frozenset({"audio", "eeg"}),
+    "flat": frozenset({"audio", "eeg", "signal"}),
     "noise": frozenset(get_args(ModalityKind)),
     "rail": frozenset({"eeg"}),
     "holes": frozenset({"depth"}),

@@ -32,6 +32,7 @@ def chunk_of(kind: str) -> np.ndarray[Any, Any]:
         "depth": rng.integers(500, 900, (1, 64, 64)).astype(np.uint16),
         "audio": rng.integers(-3000, 3000, 320).astype(np.int16),
         "eeg": rng.normal(0, 20, (8, 8)).astype(np.float32),
+        "signal": rng.normal(0, 1, (8, 6)).astype(np.float32),
     }[kind]
 
 
