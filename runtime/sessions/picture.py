@@ -7,6 +7,7 @@ from pathlib import Path
 from configs.errors import import_extra
 from runtime.core.clock import NS_PER_S
 from runtime.sessions.dataset import Dataset
+from runtime.sessions.splits import DatasetError
 
 _MOST_SESSIONS = 24
 
@@ -23,6 +24,7 @@ def draw_dataset(dataset: Dataset, path: Path) -> Path:
 
     Raises:
         MissingExtraError: matplotlib is not installed.
+        DatasetError: the file cannot be written.
     """
     import_extra("matplotlib", "the picture of a data set").use("agg")
     from matplotlib import colormaps
@@ -57,5 +59,8 @@ def draw_dataset(dataset: Dataset, path: Path) -> Path:
     axes[-1].set_xlabel("s")
     handles = [Patch(color=colours(i % 20)) for i in range(min(20, len(dataset.classes)))]
     figure.legend(handles, dataset.classes[:20], loc="outside upper right", ncols=10, fontsize=8)
-    figure.savefig(path, dpi=110)
+    try:
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as e:  # no such folder; a format that matplotlib does not know
+        raise DatasetError(f"{path}: the picture cannot be written: {e}") from e
     return path

@@ -11,7 +11,7 @@ from runtime.sessions.dataset import Dataset, default_lengths
 from runtime.sessions.features import LinearClassifier, balanced_accuracy, plain_features
 from runtime.sessions.picture import draw_dataset
 from runtime.sessions.session import Session
-from runtime.sessions.splits import SplitPlan
+from runtime.sessions.splits import DatasetError, SplitPlan
 from runtime.sessions.stream import Segment, Stream
 from runtime.wire.labels import Label
 
@@ -127,3 +127,6 @@ def test_sessions_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     data = Dataset.of_sessions([session(n) for n in "xy"], plan=SplitPlan(by="time"))
     assert draw_dataset(data, tmp_path / "a.png").stat().st_size > 5000
+    for path in (tmp_path / "none" / "a.png", tmp_path / "a.nothing"):
+        with pytest.raises(DatasetError, match="cannot be written"):
+            draw_dataset(data, path)
