@@ -110,7 +110,10 @@ class Supervisor:
         self.start_ns = None if together else time.monotonic_ns()
         self._restart = restart
         self._lock = threading.RLock()
-        names = [rig.sensor(m).modality for m in (rig.modality_names if modalities is None else modalities)]
+        names = [
+            rig.sensor(m).modality
+            for m in dict.fromkeys(rig.modality_names if modalities is None else modalities)
+        ]
         self._sensors: dict[str, _Supervised] = {}
         try:
             for name in names:

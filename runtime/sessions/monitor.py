@@ -76,7 +76,7 @@ class _Watched:
             raise WireError(Reason.WRONG_UNIT, sensor.unit, frame.unit)
         if frame.samples.dtype.kind == "f" and not np.isfinite(frame.samples).all():
             self.health.not_finite(now_ns, "NaN or infinite samples")
-            return
+            raise WireError(Reason.NOT_FINITE, "finite samples", "NaN or infinite ones")
         captured_ns = node_time(frame.capture_ns, frame.clock)
         place = self.order.place(frame.sequence, captured_ns)
         if place in (Place.DUPLICATE, Place.OUT_OF_ORDER, Place.BACKWARD):
@@ -109,7 +109,7 @@ class RecordingMonitor:
         """Take in one message of the frames' socket.
 
         Returns:
-            Its sensor; empty where that cannot be told.
+            Its sensor; empty where that cannot be told, or the message is not this sensor's as the rig describes it.
         """
         topic = bytes(parts[0][:512]) if parts else b""
         modality = topic.rsplit(b"/", 1)[-1].decode("ascii", "replace")
@@ -124,7 +124,9 @@ class RecordingMonitor:
             watched.receive(decode_frame(parts), now_ns)
         except WireError as e:
             watched.refused += 1
-            watched.health.refused(now_ns, str(e))
+            if e.reason is not Reason.NOT_FINITE:
+                watched.health.refused(now_ns, str(e))
+            return ""
         return modality
 
     def check(self, now_ns: int) -> list[HealthEvent]:

@@ -117,6 +117,20 @@ def test_the_monitor_tells_rate_losses_refusals_and_silence():
     assert monitor.digest(3 * S)[0].problem == "missing: silence"
 
 
+def test_frames_that_are_refused_are_counted_and_belong_to_no_sensor():
+    monitor = RecordingMonitor(rig(), 0)
+    spoilt = np.full((10, 2), np.nan, np.float32)
+    frames = [
+        frame(0, S),
+        frame(1, S + 1, np.zeros((10, 3), np.float32)),
+        frame(2, S + 2, spoilt),
+        frame(0, S),
+    ]
+    assert [monitor.receive(parts, S + 3) for parts in frames] == ["emg", "", "", ""]
+    (digest,) = monitor.digest(2 * S)
+    assert (digest.samples, digest.refused) == (10, 3)
+
+
 def test_the_monitor_says_when_a_rate_is_not_the_promised_one():
     monitor = RecordingMonitor(rig(), 0)
     for k in range(26):
