@@ -27,6 +27,9 @@ from trainers.evaluation.patterns import Evidence, encode_all, fuse_all
 from trainers.recipes import recipe
 from trainers.training import train
 
+_ALL_PATTERNS = 4
+"""With more sensors, only the patterns of all, of each alone and of all but one are measured."""
+
 
 @dataclass
 class Scores:
@@ -154,10 +157,6 @@ def score_bundle(
             measured, learned = (windows[name], labels), (train_windows[name], train_labels)
             scores.imputation[name] = _imputation(session, number, evidence, measured, learned)
     return scores
-
-
-_ALL_PATTERNS = 4
-"""With more sensors, only the patterns of all, of each alone and of all but one are measured."""
 
 
 def check_fits(session: Session, dataset: Dataset) -> None:
